@@ -1,0 +1,17 @@
+# Copyright 2026 The redis_session_ormcache founders
+# License LGPL-3.0 or later (https://www.gnu.org/licenses/lgpl).
+{
+    "name": "Redis sessions",
+    "summary": "HTTP sessions in Redis, so that any node answers any logged-in user",
+    "version": "19.0.1.0.0",
+    "category": "Technical",
+    "license": "LGPL-3",
+    "author": "redis_session_ormcache founders, Odoo Community Association (OCA)",
+    "website": "https://github.com/OCA/server-tools",
+    "depends": ["base", "web"],
+    "external_dependencies": {
+        "python": ["redis>=5.1,<9", "hiredis>=3,<4", "cryptography>=41"],
+    },
+    "post_load": "post_load",
+    "installable": True,
+}

@@ -1,0 +1,1 @@
+"""Bytes that Redis holds, and what they mean."""

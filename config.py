@@ -1,0 +1,210 @@
+"""Settings: environment first, then the ``[redis]`` section of odoo.conf. Knows nothing of Odoo.
+
+Each setting has one name: ``session_anonymous_ttl`` in the file is
+``ODOO_REDIS_SESSION_ANONYMOUS_TTL`` in the environment. Whatever is not understood stops the
+server: a mistyped setting that is passed over would be found out in production.
+"""
+
+import configparser
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from .exceptions import ConfigurationError
+
+SECTION = "redis"
+ENV_PREFIX = "ODOO_REDIS_"
+_URL_EXAMPLE = "redis://[user:password@]host:6379/0, rediss://… or unix:///path/redis.sock?db=0"
+_URL_OPTIONS = {
+    "redis": set(),
+    "rediss": {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"},
+    "unix": {"db"},
+}
+# Settings of camptocamp's session_redis, and what they are called here. None: nothing to set.
+_LEGACY = {
+    "REDIS_URL": "url",
+    "ODOO_SESSION_REDIS": "session",
+    "ODOO_SESSION_REDIS_URL": "url",
+    "ODOO_SESSION_REDIS_PREFIX": "prefix",
+    "ODOO_SESSION_REDIS_EXPIRATION_ANONYMOUS": "session_anonymous_ttl",
+}
+
+
+def masked(url: str) -> str:
+    """``url`` without its password and options, for logs.
+
+    >>> masked("redis://odoo:s3cret@cache:6379/1")
+    'redis://odoo:***@cache:6379/1'
+    >>> masked("unix://:s3cret@/run/redis.sock?db=2")
+    'unix://:***@/run/redis.sock'
+    """
+    return re.sub(r":[^:@/]*@|(?<=//):.*@", ":***@", url.partition("?")[0])
+
+
+def _url(text: str) -> str:
+    """A URL that redis-py will accept, or ValueError with what is wrong (never the password)."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(
+            "its port is not a number from 1 to 65535 (in a password, percent-encode / # ? @ :)"
+        ) from error
+    if parts.scheme not in _URL_OPTIONS:
+        raise ValueError("its scheme is not redis, rediss or unix")
+    if parts.fragment:
+        raise ValueError("it has a '#' (in a password, write %23)")
+    if port == 0:
+        raise ValueError("its port is not a number from 1 to 65535")
+    if "@" in parts.netloc and not parts.password:
+        raise ValueError("its password is missing")
+    unknown = set(parse_qs(parts.query, keep_blank_values=True)) - _URL_OPTIONS[parts.scheme]
+    if unknown:
+        raise ValueError(f"its option {min(unknown)!r} is unknown")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("the socket's path is missing")
+        database = parse_qs(parts.query).get("db", ["0"])[0]
+    else:
+        if not parts.hostname:
+            raise ValueError("its host is missing")
+        database = parts.path.strip("/") or "0"
+    if not (database.isascii() and database.isdigit()):
+        raise ValueError("its database is not a number")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)*", text):
+        raise ValueError("it has other characters")
+    return text
+
+
+def _switch(text: str) -> bool:
+    try:
+        return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
+    except KeyError:
+        raise ValueError("it is neither") from None
+
+
+def _seconds(text: str) -> int:
+    seconds = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= seconds <= 10**9:
+        raise ValueError("it is not such a number")
+    return seconds
+
+
+def _timeout(text: str) -> float:
+    seconds = float(text)
+    if not 0.05 <= seconds <= 60:
+        raise ValueError("it is out of range")
+    return seconds
+
+
+def _setting(default: Any, parse: Callable[[str], Any], expected: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "expected": expected})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, checked.
+
+    :param url: the Redis server
+    :param prefix: what every key in Redis starts with
+    :param timeout: seconds that a request may wait for one answer of Redis
+    :param session: whether sessions are stored in Redis
+    :param session_anonymous_ttl: seconds that the session of somebody who did not log in lives
+        without activity; None: as long as the others
+    """
+
+    url: str = _setting("redis://localhost:6379/0", _url, _URL_EXAMPLE)
+    prefix: str = _setting("odoo", _prefix, "letters, digits, '_', '.', '-', parted by ':'")
+    timeout: float = _setting(2.0, _timeout, "seconds from 0.05 to 60")
+    session: bool = _setting(True, _switch, "true or false")
+    session_anonymous_ttl: int | None = _setting(
+        None, _seconds, "a whole number of seconds, at least 1"
+    )
+
+    def __repr__(self) -> str:
+        shown = {f.name: getattr(self, f.name) for f in fields(self)} | {"url": masked(self.url)}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str], rcfile: str | Path | None = None
+    ) -> tuple["Settings", list[str]]:
+        """The settings in force, and what the administrator should be told about them.
+
+        :param environ: ``os.environ``
+        :param rcfile: Odoo's configuration file (``config['config']``), read if it exists
+        :raises ConfigurationError: with one line: which setting, and what is expected
+        """
+        known = {f.name: f for f in fields(cls)}
+        texts: dict[str, tuple[str, str]] = {}  # name: (value, where it was set)
+        for name, value in _file_options(rcfile).items():
+            if name not in known:
+                raise ConfigurationError(
+                    f"[{SECTION}] {name} in {rcfile}: unknown; expected one of {', '.join(known)}"
+                )
+            texts[name] = value, f"[{SECTION}] {name} in {rcfile}"
+        legacy, notices = _legacy_options(environ)
+        texts.update(legacy)
+        for variable, value in environ.items():
+            if not variable.startswith(ENV_PREFIX) or not value:
+                continue
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            if name not in known:
+                expected = ", ".join(ENV_PREFIX + option.upper() for option in known)
+                raise ConfigurationError(f"{variable}: unknown; expected one of {expected}")
+            texts[name] = value, variable
+        values = {}
+        for name, (text, where) in texts.items():
+            metadata = known[name].metadata
+            try:
+                values[name] = metadata["parse"](text.strip())
+            except ValueError as error:
+                why = "" if isinstance(error, UnicodeError) else f": {error}"
+                raise ConfigurationError(
+                    f"{where} is wrong{why}; expected {metadata['expected']}"
+                ) from None
+        return cls(**values), notices
+
+
+def _file_options(rcfile: str | Path | None) -> dict[str, str]:
+    """The ``[redis]`` section; a file that is not there has none."""
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read([rcfile] if rcfile else [], encoding="utf-8")
+        return dict(parser[SECTION]) if parser.has_section(SECTION) else {}
+    except (configparser.Error, UnicodeError, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigurationError(f"{rcfile} cannot be read: {first_line}") from error
+
+
+def _legacy_options(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """What variables of other session addons say, under our names, with a notice for each."""
+    options: dict[str, tuple[str, str]] = {}
+    notices = []
+    for variable, name in _LEGACY.items():
+        if environ.get(variable):
+            options[name] = environ[variable], variable
+            notices.append(f"{variable} is understood; its name here is {ENV_PREFIX}{name.upper()}")
+    rest = sorted(
+        variable
+        for variable, value in environ.items()
+        if variable.startswith("ODOO_SESSION_REDIS") and value and variable not in _LEGACY
+    )
+    for variable in rest:
+        if variable == "ODOO_SESSION_REDIS_EXPIRATION":
+            notices.append(
+                f"{variable} has no effect: a session lives as long as the system parameter "
+                "sessions.max_inactivity_seconds of its database says"
+            )
+        else:
+            raise ConfigurationError(
+                f"{variable}: not a setting of this addon; expected {ENV_PREFIX}URL={_URL_EXAMPLE}"
+            )
+    return options, notices

@@ -1,0 +1,154 @@
+"""A Redis server: clients, timeouts, retry, breaker. The only importer of redis-py.
+
+Callers see values and three errors of ours; what a driver error means for a request is decided
+further up.
+"""
+
+import logging
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from ..exceptions import ConfigurationError, RedisUnavailableError, WrongTypeError
+from .breaker import Breaker
+
+_logger = logging.getLogger(__name__)
+
+PROBE_INTERVAL = 1.0  # seconds between two attempts while the server does not answer
+PIPELINE_LENGTH = 1000  # commands a round trip, where there are many
+
+
+class RedisServer:
+    """One Redis server, safe to share between threads, greenlets and forked processes.
+
+    redis-py's pool gives each thread its own connection and starts afresh after a fork.
+
+    :param url: ``redis://``, ``rediss://`` or ``unix://``
+    :param shown_url: the same for people: without its password
+    :param timeout: seconds that one call may wait, in all
+    """
+
+    def __init__(self, url: str, *, shown_url: str, timeout: float) -> None:
+        self.shown_url = shown_url
+        self._breaker = Breaker(PROBE_INTERVAL)
+        # The budget is for connecting and for the answer. A lost connection is tried once more
+        # (the pool's may be stale after a restart); a silent server is not.
+        self._client = redis.Redis.from_url(
+            url,
+            socket_connect_timeout=timeout / 2,
+            socket_timeout=timeout / 2,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        )
+
+    def __repr__(self) -> str:
+        return f"<RedisServer {self.shown_url}>"
+
+    def execute(self, *command: Any) -> Any:
+        """Run one command.
+
+        :raises RedisUnavailableError: Redis did not answer, or cannot serve now
+        :raises WrongTypeError: the key holds another type
+        """
+        self._admit()
+        try:
+            answer = self._client.execute_command(*command)
+        except RedisError as error:
+            raise self._translated(error) from error
+        self._answered()
+        return answer
+
+    def evaluate(self, script: "Script", key: str, *arguments: Any) -> Any:
+        """Run a script on one key; its text is sent only when the server does not know it.
+
+        :raises RedisUnavailableError: Redis did not answer, or cannot serve now
+        """
+        self._admit()
+        try:
+            try:
+                answer = self._client.execute_command("EVALSHA", script.sha, 1, key, *arguments)
+            except NoScriptError:
+                answer = self._client.execute_command("EVAL", script.text, 1, key, *arguments)
+        except RedisError as error:
+            raise self._translated(error) from error
+        self._answered()
+        return answer
+
+    def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run many independent commands in few round trips; their answers, in order.
+
+        :raises RedisUnavailableError: Redis did not answer; some commands may have been run
+        """
+        answers: list[Any] = []
+        for start in range(0, len(commands), PIPELINE_LENGTH):
+            self._admit()
+            try:
+                with self._client.pipeline(transaction=False) as pipeline:
+                    for command in commands[start : start + PIPELINE_LENGTH]:
+                        pipeline.execute_command(*command)
+                    answers += pipeline.execute()
+            except RedisError as error:
+                raise self._translated(error) from error
+            self._answered()
+        return answers
+
+    def check(self) -> None:
+        """Ask once whether the server can be used, and leave no connection behind.
+
+        :raises ConfigurationError: it answers, but will never serve us as configured
+        :raises RedisUnavailableError: it does not answer, which may pass
+        """
+        try:
+            self._client.ping()
+        except (AuthenticationError, NoPermissionError) as error:
+            raise ConfigurationError(
+                f"Redis at {self.shown_url} refuses the user or password of the URL ({error}); "
+                "expected redis://user:password@host:port/db, or redis://:password@host:port/db"
+            ) from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise RedisUnavailableError(f"Redis at {self.shown_url}: {error}") from error
+        except RedisError as error:
+            raise ConfigurationError(f"Redis at {self.shown_url} refuses: {error}") from error
+        finally:
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close this process's connections; the next call opens one."""
+        self._client.connection_pool.disconnect()
+
+    def _admit(self) -> None:
+        if not self._breaker.allows():
+            raise RedisUnavailableError(f"Redis at {self.shown_url} did not answer a moment ago")
+
+    def _answered(self) -> None:
+        if self._breaker.succeed():
+            _logger.info("Redis at %s answers again", self.shown_url)
+
+    def _translated(self, error: RedisError) -> Exception:
+        """Ours for a driver's error. Only silence opens the breaker: a refusal is an answer."""
+        if isinstance(error, ResponseError):
+            self._answered()
+            if str(error).startswith("WRONGTYPE"):
+                return WrongTypeError(str(error))
+            _logger.warning("Redis at %s refuses: %s", self.shown_url, error)
+        elif self._breaker.fail():
+            _logger.warning("Redis at %s does not answer: %s", self.shown_url, error)
+        return RedisUnavailableError(f"Redis at {self.shown_url}: {error}")
+
+
+class Script:
+    """A server-side script with a constant text; data reach it as arguments only."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()

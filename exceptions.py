@@ -1,0 +1,37 @@
+"""Every error of this addon. Knows nothing of Odoo or redis-py.
+
+* Error
+    * ConfigurationError      a setting is wrong: the server must not start
+    * UnsupportedOdooError    a patched part of Odoo has another shape: the server must not start
+    * CorruptRecordError      what Redis holds under a session's key was not written for it
+    * WrongTypeError          a Redis key holds another type than this addon writes
+    * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
+"""
+
+
+class Error(Exception):
+    """Base of all errors of this addon."""
+
+
+class ConfigurationError(Error):
+    """A setting is wrong; the message names it and says what is expected."""
+
+
+class UnsupportedOdooError(Error):
+    """A part of Odoo that this addon replaces is not what it was written for."""
+
+
+class CorruptRecordError(Error):
+    """A stored session does not open: damaged, forged, or moved from another place."""
+
+
+class WrongTypeError(Error):
+    """The Redis key exists and holds another type than the command works on."""
+
+
+class RedisUnavailableError(Error, ConnectionError):
+    """Redis refused, timed out, or cannot serve now. Never to be taken for «not there».
+
+    An ``OSError`` too: code that talks to sockets (``bus/websocket.py``) treats it as a lost
+    connection, which it is.
+    """

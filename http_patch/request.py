@@ -1,0 +1,83 @@
+"""``odoo.http.Request``: sessions of a request.
+
+* ``_save_session`` ends a request: that is the activity which extends a session.
+* ``_get_session_and_dbname`` begins it: what needs no session is served without Redis.
+"""
+
+import functools
+from typing import Any
+
+import psycopg2
+
+from odoo.http import (
+    Request,
+    _request_stack,
+    get_default_session,
+    get_session_max_inactivity,
+    root,
+)
+
+from ..sessions import RedisSessionStore, SessionStoreUnavailable
+from .shape import require_signature
+
+_SESSIONLESS_PATHS = {"/web/health"}
+
+
+def check() -> None:
+    """Refuse an Odoo whose requests handle sessions in another way."""
+    require_signature(Request._save_session, "self", "env")
+    require_signature(Request._get_session_and_dbname, "self")
+
+
+def apply() -> None:
+    """Patch both methods."""
+    Request._save_session = _noting_activity(Request._save_session)
+    Request._get_session_and_dbname = _serving_without_redis(Request._get_session_and_dbname)
+
+
+def request_lifetime(session: Any) -> int | None:
+    """``sessions.max_inactivity_seconds`` of the session's database, in seconds.
+
+    None where no request is at work on that database: it cannot be read then.
+    """
+    current = _request_stack.top
+    env = current.env if current else None
+    if not env or env.cr._closed or env.cr.dbname != session.db:
+        return None
+    try:
+        return get_session_max_inactivity(env)
+    except psycopg2.Error:  # a transaction that failed already
+        return None
+
+
+def _noting_activity(original: Any) -> Any:
+    @functools.wraps(original)
+    def _save_session(self: Any, env: Any = None) -> None:
+        store = root.session_store
+        if not isinstance(store, RedisSessionStore):  # a test's own
+            return original(self, env)
+        if env:  # of another database than the request's
+            store.learn(env.cr.dbname, get_session_max_inactivity(env))
+        original(self, env)
+        if self.session.can_save:
+            store.touch(self.session)
+
+    return _save_session
+
+
+def _serving_without_redis(original: Any) -> Any:
+    @functools.wraps(original)
+    def _get_session_and_dbname(self: Any) -> tuple[Any, str | None]:
+        try:
+            return original(self)
+        except SessionStoreUnavailable:
+            path = self.httprequest.path
+            if path not in _SESSIONLESS_PATHS and not root.get_static_file(path):
+                raise
+        session = root.session_store.new()
+        session.update(get_default_session())
+        session.context["lang"] = self.default_lang()
+        session.can_save = False
+        return session, None
+
+    return _get_session_and_dbname

@@ -1,0 +1,72 @@
+"""Where a session is in Redis, derived from its sid. Pure: no Odoo, no Redis.
+
+An Odoo 19 sid is 84 characters of URL-safe base64. The first 42 identify the session (Odoo keeps
+them in ``res.device.log`` and they survive a soft rotation); the whole sid authenticates it.
+
+>>> sid = "abc-DEF_" * 10 + "wxyz"
+>>> place = session_place("odoo", sid)
+>>> place.key
+'odoo:session:abc-DEF_abc-DEF_abc-DEF_abc-DEF_abc-DEF_ab'
+>>> len(place.field), len(place.secret)
+(32, 32)
+>>> sid[42:] in repr(place)
+False
+"""
+
+import re
+from hashlib import blake2b
+from typing import NamedTuple
+
+IDENTIFIER_LENGTH = 42  # odoo.http.STORED_SESSION_BYTES
+
+_is_sid = re.compile(r"[A-Za-z0-9_-]{84}").fullmatch
+_is_identifier = re.compile(r"[A-Za-z0-9_-]{42}").fullmatch
+
+
+class SessionPlace(NamedTuple):
+    """Where one sid's record lives, and the secret that opens it.
+
+    :param key: the Redis key of the hash, shared by the sids of one soft-rotated family
+    :param field: the field of that hash, a digest that leads nobody back to the sid
+    :param secret: 32 bytes, the AEAD key; never sent to Redis
+    """
+
+    key: str
+    field: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"SessionPlace({self.key!r}, {self.field!r}, secret=***)"
+
+
+def is_valid_sid(sid: object) -> bool:
+    """Whether ``sid`` has the shape that ``FilesystemSessionStore.generate_key`` gives.
+
+    Stricter than ``FilesystemSessionStore.is_valid_key``, which lets a final newline through.
+
+    >>> is_valid_sid("A" * 84), is_valid_sid("A" * 84 + chr(10)), is_valid_sid(None)
+    (True, False, False)
+    """
+    return isinstance(sid, str) and _is_sid(sid) is not None
+
+
+def is_valid_identifier(identifier: object) -> bool:
+    """Whether ``identifier`` has the shape of a sid's first 42 characters."""
+    return isinstance(identifier, str) and _is_identifier(identifier) is not None
+
+
+def identifier_key(prefix: str, identifier: str) -> str:
+    """The Redis key of all the sids that start with ``identifier``."""
+    return f"{prefix}:session:{identifier}"
+
+
+def session_place(prefix: str, sid: str) -> SessionPlace:
+    """Where the record of the valid ``sid`` lives.
+
+    A sid has 500 random bits, so a plain hash needs no stretching, and of its digest one part tells
+    nothing about the other.
+    """
+    digest = blake2b(sid.encode("ascii"), digest_size=48, person=b"odoo session").digest()
+    return SessionPlace(
+        identifier_key(prefix, sid[:IDENTIFIER_LENGTH]), digest[:16].hex(), digest[16:]
+    )

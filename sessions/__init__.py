@@ -1,0 +1,6 @@
+"""The session store: what ``odoo.http.root.session_store`` is with this addon."""
+
+from .session import RedisSession
+from .store import RedisSessionStore, SessionStoreUnavailable
+
+__all__ = ["RedisSession", "RedisSessionStore", "SessionStoreUnavailable"]

@@ -1,0 +1,375 @@
+"""The sessions of all databases, in Redis.
+
+One HASH per session identifier; one field of it per sid of that soft-rotated family; each value
+sealed with a key that only the sid gives (see ``codec.session``). Every change is one script on one
+key. A Redis that does not answer raises: it never looks like a session that is not there.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.wrappers import Response
+
+from odoo.http import SESSION_DELETION_TIMER, SESSION_LIFETIME, FilesystemSessionStore
+from odoo.service import security
+from odoo.tools._vendor.sessions import SessionStore
+
+from ..codec.session import SessionRecord, seal, unseal
+from ..connection import RedisServer
+from ..exceptions import CorruptRecordError, RedisUnavailableError, WrongTypeError
+from ..keys import (
+    IDENTIFIER_LENGTH,
+    SessionPlace,
+    identifier_key,
+    is_valid_identifier,
+    is_valid_sid,
+    session_place,
+)
+from . import scripts
+from .session import RedisSession
+
+_logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 2  # seconds, what a client is told to wait after a 503
+ROTATION_ATTEMPTS = 10
+# Activity is written down once per 1/60 of the timeout at most, and once a minute at most: an idle
+# session ends that much early at the worst, and never late.
+ACTIVITY_FRACTION = 60
+ACTIVITY_INTERVAL = 60  # seconds
+
+
+class SessionStoreUnavailable(RedisUnavailableError, ServiceUnavailable):
+    """HTTP 503: whether the session exists is not known, so nothing is done with it.
+
+    ``error_response`` is what Odoo answers with, whichever dispatcher handles the request; it has
+    no ``Set-Cookie``, so the browser keeps the cookie it has.
+    """
+
+    def __init__(self, message: str) -> None:
+        ServiceUnavailable.__init__(self, message, retry_after=RETRY_AFTER)
+        self.args = (message,)
+        self.error_response = Response(
+            "The session server does not answer. Please try again in a moment.\n",
+            status=503,
+            headers={"Retry-After": str(RETRY_AFTER), "Cache-Control": "no-store"},
+        )
+
+
+class _Lifetime(NamedTuple):
+    seconds: int
+    since: float  # when it was learnt, seconds since the epoch
+
+
+class RedisSessionStore(SessionStore):
+    """Drop-in for ``odoo.http.FilesystemSessionStore``, shared by all nodes.
+
+    It differs where the filesystem's store races or forgets:
+
+    * Redis away: :class:`SessionStoreUnavailable` instead of an empty session;
+    * ``save`` of a session that was revoked meanwhile does nothing (it would come back);
+    * ``rotate(soft=True)`` on several nodes at once gives one successor;
+    * ``delete`` of a live sid takes the sids it superseded along;
+    * the timeout runs from the last activity, see :meth:`touch`.
+
+    :param server: where the sessions are
+    :param prefix: what their keys start with
+    :param anonymous_ttl: seconds for sessions without a user; None: as the others
+    :param lifetime_of: gives ``sessions.max_inactivity_seconds`` of a session's database, or None
+        where it cannot be known now
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        prefix: str,
+        anonymous_ttl: int | None = None,
+        lifetime_of: Callable[[Any], int | None] = lambda session: None,
+    ) -> None:
+        super().__init__(RedisSession)
+        self._server = server
+        self._prefix = prefix
+        self._anonymous_ttl = anonymous_ttl
+        self._lifetime_of = lifetime_of
+        self._lifetimes: dict[str | None, _Lifetime] = {}
+
+    # -- sids --------------------------------------------------------------------------------------
+
+    generate_key = FilesystemSessionStore.generate_key
+
+    def is_valid_key(self, key: Any) -> bool:
+        return is_valid_sid(key)
+
+    # -- one session -------------------------------------------------------------------------------
+
+    def get(self, sid: Any) -> Any:
+        """The session of ``sid``, or a new one (``is_new``) with another sid.
+
+        :raises SessionStoreUnavailable: when Redis does not say whether there is one
+        """
+        if not is_valid_sid(sid):
+            return self.new()
+        place = session_place(self._prefix, sid)
+        record = self._read(place)
+        if record is None:
+            return self.new()
+        if self._is_expired(record):
+            self._run(scripts.DELETE, place.key, place.field, record.raw)
+            return self.new()
+        return RedisSession.from_record(record, sid)
+
+    def save(self, session: Any) -> None:
+        """Store a session, with its timeout; mirrors ``FilesystemSessionStore.save``.
+
+        One that is not new must still be there: revoked or superseded meanwhile, it stays so.
+
+        :raises SessionStoreUnavailable: when Redis did not take it
+        :raises ValueError: when its sid is not one
+        """
+        self._save(session)
+
+    def delete(self, session: Any) -> None:
+        """Forget a session, and the sids it superseded unless it is superseded itself."""
+        self._delete(self._place_of(session.sid))
+
+    def touch(self, session: Any) -> None:
+        """Note activity on a session: its timeout starts again.
+
+        Coalesced, and without rewriting its content: a concurrent ``save`` is never undone. A
+        Redis that does not answer is passed over: the next activity will be noted.
+        """
+        record = getattr(session, "record", None)
+        if record is None or record.superseded:
+            return
+        now = time.time()
+        if now - record.seen < min(record.ttl / ACTIVITY_FRACTION, ACTIVITY_INTERVAL):
+            return
+        place = self._place_of(session.sid)
+        try:
+            # record.data may be the session's own, changed since: what was stored is in the bytes.
+            data = unseal(place, record.raw).data
+            noted = self._sealed(place, data, ttl=self._ttl(session))
+            self._exchange(place, record, noted.ttl, (place, noted))
+        except (CorruptRecordError, RedisUnavailableError) as error:
+            _logger.debug("Activity not noted: %s", error)
+
+    def rotate(self, session: Any, env: Any, soft: bool = False) -> None:
+        """Give a session another sid; mirrors ``FilesystemSessionStore.rotate``.
+
+        A soft rotation keeps the identifier and, for a while, the old sid. Of several at once on
+        the same sid, one wins and the others adopt its ``next_sid``.
+        """
+        if soft:
+            self._rotate_softly(session, env)
+        else:
+            self._rotate_hard(session, env)
+
+    def delete_old_sessions(self, session: Any) -> None:
+        """Drop the sids that this session's soft rotations left, once they may be.
+
+        Mirrors ``FilesystemSessionStore.delete_old_sessions``; the live one is never absent.
+        """
+        if "gc_previous_sessions" not in session:
+            return
+        if session["create_time"] + SESSION_DELETION_TIMER < time.time():
+            del session["gc_previous_sessions"]
+            self._save(session, alone=True)
+
+    # -- many sessions -----------------------------------------------------------------------------
+
+    def get_missing_session_identifiers(self, identifiers: Iterable[str]) -> set[str]:
+        """Those of ``identifiers`` under which there is no session."""
+        asked = list(dict.fromkeys(identifiers))
+        valid = [identifier for identifier in asked if is_valid_identifier(identifier)]
+        found = self._run_many("EXISTS", valid)
+        return set(asked).difference(
+            identifier for identifier, exists in zip(valid, found, strict=True) if exists
+        )
+
+    def delete_from_identifiers(self, identifiers: list[str]) -> None:
+        """Forget all sessions of these identifiers.
+
+        :raises ValueError: when one is malformed; nothing is deleted then
+        """
+        if not all(map(is_valid_identifier, identifiers)):
+            raise ValueError(
+                "Identifier format incorrect, did you pass in a string instead of a list?"
+            )
+        self._run_many("UNLINK", identifiers)
+
+    def vacuum(self, max_lifetime: int = SESSION_LIFETIME) -> None:
+        """Learn the timeout of the current database; there is nothing to search for.
+
+        Redis expires what is idle. A timeout that was lowered since takes effect when an idle
+        session of this database, or of none, is read in this process.
+
+        :param max_lifetime: seconds
+        """
+        self.learn(getattr(threading.current_thread(), "dbname", None), max_lifetime)
+        self.learn(None, max_lifetime)
+
+    def learn(self, db: str | None, max_inactivity: int) -> None:
+        """Take note of a database's ``sessions.max_inactivity_seconds``, as of now."""
+        self._lifetimes[db] = _Lifetime(max(1, math.ceil(max_inactivity)), time.time())
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def _save(self, session: Any, *, alone: bool = False) -> None:
+        place = self._place_of(session.sid)
+        record = self._sealed(place, session._Session__data, ttl=self._ttl(session))
+        outcome = self._run(
+            scripts.SAVE,
+            place.key,
+            place.field,
+            record.raw,
+            record.ttl * 1000,
+            int(session.is_new),
+            int(alone),
+        )
+        if outcome == b"saved":
+            self._remember(session, record)
+        else:
+            _logger.info("Session %s… was %s meanwhile, not saved", session.sid[:8], outcome.decode())
+
+    def _rotate_hard(self, session: Any, env: Any) -> None:
+        old = self._place_of(session.sid)
+        session.sid = self.generate_key()
+        self._renew(session, env)
+        place = self._place_of(session.sid)
+        record = self._sealed(place, dict(session), ttl=self._ttl(session))
+        self._run(scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, 1, 0)
+        self._remember(session, record)
+        # Last: whatever fails before leaves the old session as it was.
+        self._delete(old)
+
+    def _rotate_softly(self, session: Any, env: Any) -> None:
+        old = self._place_of(session.sid)
+        next_sid = session.sid[:IDENTIFIER_LENGTH] + self.generate_key()[IDENTIFIER_LENGTH:]
+        successor = RedisSession({**session, "gc_previous_sessions": True}, next_sid)
+        self._renew(successor, env)
+        new = self._place_of(next_sid)
+        ttl = self._ttl(session)
+        left = self._sealed(
+            old,
+            {
+                **session,
+                "next_sid": next_sid,
+                "deletion_time": time.time() + SESSION_DELETION_TIMER,
+            },
+            ttl=ttl,
+        )
+        record = self._sealed(new, dict(successor), ttl=ttl)
+        for _attempt in range(ROTATION_ATTEMPTS):
+            current = self._read(old)
+            if current is None and not session.is_new:
+                _logger.info("Session %s… was revoked meanwhile, not rotated", session.sid[:8])
+                return
+            if current is not None and "next_sid" in current.data:
+                session.sid = current.data["next_sid"]
+                return
+            if self._exchange(old, current, ttl, (old, left), (new, record)):
+                session.sid = next_sid
+                session.update(successor)
+                session.should_rotate = False
+                self._remember(session, record)
+                return
+        _logger.info("Session %s… is too busy, rotated later", session.sid[:8])
+
+    def _renew(self, session: Any, env: Any) -> None:
+        """What makes a session valid under its new sid."""
+        if session.uid:
+            assert env, "saving this session requires an environment"
+            session.session_token = security.compute_session_token(session, env)
+        session.should_rotate = False
+        session["create_time"] = time.time()
+
+    def _read(self, place: SessionPlace) -> SessionRecord | None:
+        """What is stored there; whatever does not open counts as nothing, and is logged."""
+        try:
+            raw = self._execute("HGET", place.key, place.field)
+            return None if raw is None else unseal(place, raw)
+        except (CorruptRecordError, WrongTypeError) as error:
+            _logger.warning("What is stored under %s is refused: %s", place.key, error)
+            return None
+
+    def _exchange(
+        self,
+        place: SessionPlace,
+        expected: SessionRecord | None,
+        ttl: int,
+        *written: tuple[SessionPlace, SessionRecord],
+    ) -> bool:
+        """Write records of one hash if ``place`` still holds what is expected; whether it did."""
+        values = [text for where, record in written for text in (where.field, record.raw)]
+        raw = expected.raw if expected else b""
+        return bool(
+            self._run(scripts.EXCHANGE, place.key, place.field, raw, ttl * 1000, *values)
+        )
+
+    def _delete(self, place: SessionPlace) -> None:
+        self._run(scripts.DELETE, place.key, place.field, b"")
+
+    def _place_of(self, sid: Any) -> SessionPlace:
+        if not is_valid_sid(sid):
+            raise ValueError("Invalid session id")
+        return session_place(self._prefix, sid)
+
+    def _sealed(self, place: SessionPlace, data: dict[str, Any], *, ttl: int) -> SessionRecord:
+        now = time.time()
+        return SessionRecord(data, now, ttl, seal(place, data, seen=now, ttl=ttl))
+
+    def _remember(self, session: Any, record: SessionRecord) -> None:
+        if isinstance(session, RedisSession):
+            session.record = record
+
+    # -- timeouts ----------------------------------------------------------------------------------
+
+    def _ttl(self, session: Any) -> int:
+        """Seconds of inactivity that this session may outlive."""
+        current = self._lifetime_of(session)
+        if current is not None:
+            self.learn(session.db, current)
+        if self._anonymous_ttl is not None and not session.uid:
+            return self._anonymous_ttl
+        learnt = self._lifetimes.get(session.db)
+        return learnt.seconds if learnt else SESSION_LIFETIME
+
+    def _is_expired(self, record: SessionRecord) -> bool:
+        """Whether a record is idle too long by Python's clock.
+
+        Redis drops it by its own; but the database's timeout may have been lowered since.
+        """
+        ttl = record.ttl
+        if self._anonymous_ttl is None or record.data.get("uid"):
+            learnt = self._lifetimes.get(record.data.get("db"))
+            if learnt and learnt.since >= record.seen:
+                ttl = min(ttl, learnt.seconds)
+        return time.time() - record.seen >= ttl
+
+    # -- Redis -------------------------------------------------------------------------------------
+
+    def _execute(self, *command: Any) -> Any:
+        try:
+            return self._server.execute(*command)
+        except RedisUnavailableError as error:
+            raise SessionStoreUnavailable(str(error)) from error
+
+    def _run(self, script: Any, key: str, *arguments: Any) -> Any:
+        try:
+            return self._server.evaluate(script, key, *arguments)
+        except RedisUnavailableError as error:
+            raise SessionStoreUnavailable(str(error)) from error
+
+    def _run_many(self, command: str, identifiers: list[str]) -> list[Any]:
+        """One ``command`` for the key of each identifier."""
+        try:
+            return self._server.execute_many(
+                [(command, identifier_key(self._prefix, i)) for i in identifiers]
+            )
+        except RedisUnavailableError as error:
+            raise SessionStoreUnavailable(str(error)) from error
