@@ -29,9 +29,5 @@ class WrongTypeError(Error):
     """The Redis key exists and holds another type than the command works on."""
 
 
-class RedisUnavailableError(Error, ConnectionError):
-    """Redis refused, timed out, or cannot serve now. Never to be taken for «not there».
-
-    An ``OSError`` too: code that talks to sockets (``bus/websocket.py``) treats it as a lost
-    connection, which it is.
-    """
+class RedisUnavailableError(Error):
+    """Redis refused, timed out, or cannot serve now. Never to be taken for «not there»."""

@@ -59,8 +59,13 @@ def _noting_activity(original: Any) -> Any:
         if env:  # of another database than the request's
             store.learn(env.cr.dbname, get_session_max_inactivity(env))
         original(self, env)
-        if self.session.can_save:
-            store.touch(self.session)
+        session = self.session
+        if session.can_save and store.touch(session):
+            # The cookie lives as long as the session, and core renews it with a change only.
+            max_age = get_session_max_inactivity(env or self.env)
+            self.future_response.set_cookie(
+                "session_id", session.sid, max_age=max_age, httponly=True
+            )
 
     return _save_session
 

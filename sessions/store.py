@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from psycopg2.pool import PoolError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
@@ -43,18 +44,20 @@ ACTIVITY_FRACTION = 60
 ACTIVITY_INTERVAL = 60  # seconds
 
 
-class SessionStoreUnavailable(RedisUnavailableError, ServiceUnavailable):
+class SessionStoreUnavailable(RedisUnavailableError, ServiceUnavailable, PoolError):
     """HTTP 503: whether the session exists is not known, so nothing is done with it.
 
     ``error_response`` is what Odoo answers with, whichever dispatcher handles the request; it has
-    no ``Set-Cookie``, so the browser keeps the cookie it has.
+    no ``Set-Cookie``, so the browser keeps the cookie it has. A ``PoolError``, because that is what
+    ``bus/websocket.py`` closes a websocket for with TRY_LATER: the browser connects again.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self) -> None:
+        message = "The session server does not answer. Please try again in a moment."
         ServiceUnavailable.__init__(self, message, retry_after=RETRY_AFTER)
         self.args = (message,)
         self.error_response = Response(
-            "The session server does not answer. Please try again in a moment.\n",
+            message + "\n",
             status=503,
             headers={"Retry-After": str(RETRY_AFTER), "Cache-Control": "no-store"},
         )
@@ -137,26 +140,29 @@ class RedisSessionStore(SessionStore):
         """Forget a session, and the sids it superseded unless it is superseded itself."""
         self._delete(self._place_of(session.sid))
 
-    def touch(self, session: Any) -> None:
+    def touch(self, session: Any) -> bool:
         """Note activity on a session: its timeout starts again.
 
         Coalesced, and without rewriting its content: a concurrent ``save`` is never undone. A
         Redis that does not answer is passed over: the next activity will be noted.
+
+        :return: whether it was due, and noted now
         """
         record = getattr(session, "record", None)
         if record is None or record.superseded:
-            return
+            return False
         now = time.time()
         if now - record.seen < min(record.ttl / ACTIVITY_FRACTION, ACTIVITY_INTERVAL):
-            return
+            return False
         place = self._place_of(session.sid)
         try:
             # record.data may be the session's own, changed since: what was stored is in the bytes.
             data = unseal(place, record.raw).data
             noted = self._sealed(place, data, ttl=self._ttl(session))
-            self._exchange(place, record, noted.ttl, (place, noted))
+            return self._exchange(place, record, noted.ttl, (place, noted))
         except (CorruptRecordError, RedisUnavailableError) as error:
             _logger.debug("Activity not noted: %s", error)
+            return False
 
     def rotate(self, session: Any, env: Any, soft: bool = False) -> None:
         """Give a session another sid; mirrors ``FilesystemSessionStore.rotate``.
@@ -357,13 +363,13 @@ class RedisSessionStore(SessionStore):
         try:
             return self._server.execute(*command)
         except RedisUnavailableError as error:
-            raise SessionStoreUnavailable(str(error)) from error
+            raise SessionStoreUnavailable from error
 
     def _run(self, script: Any, key: str, *arguments: Any) -> Any:
         try:
             return self._server.evaluate(script, key, *arguments)
         except RedisUnavailableError as error:
-            raise SessionStoreUnavailable(str(error)) from error
+            raise SessionStoreUnavailable from error
 
     def _run_many(self, command: str, identifiers: list[str]) -> list[Any]:
         """One ``command`` for the key of each identifier."""
@@ -372,4 +378,4 @@ class RedisSessionStore(SessionStore):
                 [(command, identifier_key(self._prefix, i)) for i in identifiers]
             )
         except RedisUnavailableError as error:
-            raise SessionStoreUnavailable(str(error)) from error
+            raise SessionStoreUnavailable from error

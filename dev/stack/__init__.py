@@ -1,0 +1,1 @@
+"""The development stack: a private environment and real servers in it."""

@@ -1,0 +1,342 @@
+"""Everything the project needs to run, made in one private folder from Python 3, git and apt alone.
+
+`home()` is `<checkout>/.dev`, or `$ODOO_DEV_HOME`. Each part is built on first use, aside, and put
+in place in one step; a stamp written last says from what it was made, so a second call costs
+nothing and an interrupted one starts that part again. Nothing else changes, but see `public()`.
+
+Settings: `ODOO_DEV_HOME` (the folder), `ODOO_PATH` (an Odoo 19.0 source tree to use),
+`ODOO_DEV_PRIVATE=1` (ignore the servers installed on the machine and unpack private ones).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import apt
+from .apt import SetupError
+
+ADDON = "redis_session_ormcache"
+CHECKOUT = Path(__file__).resolve().parents[2]
+REQUIREMENTS = CHECKOUT / "dev/requirements.txt"
+ODOO_SUITE = "sid"
+ODOO_PACKAGES = (
+    *("odoo-19", "libjs-jquery", "libjs-underscore", "libjs-jquery-form"),
+    *("fonts-inconsolata", "fonts-montserrat", "fonts-roboto-unhinted"),
+)
+ODOO_FROM_GIT = """Run
+    git clone --depth 1 --branch 19.0 https://github.com/odoo/odoo
+and set ODOO_PATH to the folder it makes, to do without."""
+# program: package
+SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
+POSTGRES_PROGRAMS = ("initdb", "postgres", "psql", "createdb", "dropdb")
+
+
+# --- where things are
+
+
+def home() -> Path:
+    """The private folder."""
+    return Path(os.environ.get("ODOO_DEV_HOME") or CHECKOUT / ".dev").resolve()
+
+
+@functools.cache
+def public() -> Path:
+    """A folder PostgreSQL's user can reach: `home()`, but one under /var/tmp for root.
+
+    PostgreSQL refuses to run as root, and the user it runs as instead may not enter `home()`
+    (a checkout in /root). So root's unpacked servers and PostgreSQL's data live here.
+    """
+    if os.geteuid() != 0:
+        return home()
+    folder = Path("/var/tmp") / f"{ADDON}-0-{hashlib.sha256(str(home()).encode()).hexdigest()[:12]}"
+    folder.mkdir(mode=0o711, exist_ok=True)
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != 0:
+        raise SetupError(f"{folder} exists and is not root's: remove it.")
+    folder.chmod(0o711)
+    return folder
+
+
+def odoo_path() -> Path:
+    """The folder to put on PYTHONPATH to import `odoo`."""
+    if given := os.environ.get("ODOO_PATH"):
+        path = Path(given).resolve()
+        if not (path / "odoo/release.py").is_file():
+            raise SetupError(f"ODOO_PATH={given}: no odoo/release.py there.")
+        return path
+    root = _part("odoo", " ".join([ODOO_SUITE, *ODOO_PACKAGES]), home(), _make_odoo)
+    return root / "usr/lib/python3/dist-packages"
+
+
+def python() -> Path:
+    """The Python of the virtualenv."""
+    inputs = f"Python {sys.version_info[:2]}\n{REQUIREMENTS.read_text()}"
+    return _part("venv", inputs, home(), _make_venv, in_place=True) / "bin/python"
+
+
+def odoo_command() -> list[str]:
+    """The command that runs Odoo.
+
+    A launcher, because `python -m odoo` cannot start the evented process of a prefork server:
+    Odoo runs `sys.argv[0]` again, and `odoo/__main__.py` is no script.
+    """
+    launcher = home() / "bin/odoo"
+    text = (
+        f"#!{python()}\n"
+        "import sys\n\n"
+        f"sys.path[0] = {str(odoo_path())!r}  # instead of this script's folder\n\n"
+        "from odoo.cli.command import main\n\n"
+        "main()\n"
+    )
+    _write(launcher, text, 0o755)
+    return [str(python()), str(launcher)]
+
+
+def addons_path() -> str:
+    """The value of --addons-path: Odoo's addons and a folder that holds a link to this checkout."""
+    link = home() / "addons" / ADDON
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink() or link.readlink() != CHECKOUT:
+        link.unlink(missing_ok=True)
+        link.symlink_to(CHECKOUT)
+    return f"{odoo_path() / 'addons'},{link.parent}"
+
+
+def postgres_bin() -> Path:
+    """The folder of PostgreSQL's programs: the newest installed, else a private one."""
+    installed = _versions(Path("/"))
+    if found := shutil.which("initdb"):
+        installed.append(Path(found).resolve().parent)
+    folders = ([] if _private() else installed) or _versions(_servers("postgresql"))
+    for folder in folders:
+        if all((folder / name).exists() for name in POSTGRES_PROGRAMS):
+            return folder
+    raise SetupError(f"PostgreSQL has no {' '.join(POSTGRES_PROGRAMS)} in {folders}")
+
+
+def binary(name: str) -> Path:
+    """The program `redis-server`, `redis-cli` or `nginx`: the machine's own, else a private one."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    if not _private() and (found := shutil.which(name, path=path)):
+        return Path(found)
+    root = _servers(SERVERS[name])
+    for folder in ("usr/bin", "usr/sbin"):
+        if (root / folder / name).exists():
+            return root / folder / name
+    raise SetupError(f"{name} is not in the package {SERVERS[name]}")
+
+
+def library_path(program: Path) -> dict[str, str]:
+    """The LD_LIBRARY_PATH a program needs, if it is an unpacked one."""
+    base = public() / "root"
+    if base not in program.parents:
+        return {}
+    root = base / program.relative_to(base).parts[0]
+    folders = {lib.parent for top in ("lib", "usr/lib") for lib in root.glob(f"{top}/*/lib*.so*")}
+    return {"LD_LIBRARY_PATH": ":".join(map(str, sorted(folders)))} if folders else {}
+
+
+# --- making the parts
+
+
+def _make_odoo(folder: Path) -> None:
+    if not apt.available():
+        raise SetupError(f"Odoo is fetched with apt, which is not here.\n{ODOO_FROM_GIT}")
+    try:
+        odoo = apt.Apt(folder / "odoo", _run, ODOO_SUITE)
+        odoo.update()
+        debs = odoo.download(*ODOO_PACKAGES)
+        own = apt.Apt(folder / "own", _run)
+        own.update()
+        debs += own.download("fonts-font-awesome")
+    except SetupError as error:
+        raise SetupError(f"{error}\n{ODOO_FROM_GIT}") from None
+    _say("unpack Odoo")
+    apt.unpack(debs, folder / "result")
+
+
+def _make_venv(folder: Path) -> None:
+    argv = [sys.executable, "-m", "venv", str(folder)]
+    pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
+    if importlib.util.find_spec("ensurepip"):
+        _run("make a virtualenv", argv, home())
+    else:  # Debian without python3-venv
+        _run("make a virtualenv", [*argv, "--without-pip"], home())
+        wheel = str(_pip_wheel(folder))
+        _run("install pip", [pip[0], f"{wheel}/pip", "install", "--no-index", wheel], home())
+    argv = [*pip, "install", "--quiet", "-r", str(REQUIREMENTS)]
+    _run("install the Python packages", argv, folder)
+
+
+def _pip_wheel(folder: Path) -> Path:
+    if not apt.available():
+        raise SetupError("This Python cannot make virtualenvs with pip: install python3-venv.")
+    source = apt.Apt(folder / "apt", _run)
+    source.update()
+    apt.unpack(source.download("python3-pip-whl"), folder / "pip")
+    return next((folder / "pip").glob("usr/share/python-wheels/pip-*.whl"))
+
+
+def _servers(package: str) -> Path:
+    """The folder a server package is unpacked in, with the libraries the machine lacks."""
+
+    def make(folder: Path) -> None:
+        if not apt.available():
+            raise SetupError(f"Install {package}: there is no apt to fetch a private one.")
+        source = apt.Apt(folder / "apt", _run)
+        source.update()
+        names = [package]
+        if package == "postgresql":  # the package of that name is empty
+            names = [source.dependency(package, r"postgresql-\d+") or package]
+        apt.unpack(source.download_with_dependencies(*names), folder / "result")
+
+    return _part(package, f"{package} {_release()}", public() / "root", make)
+
+
+def _versions(root: Path) -> list[Path]:
+    """PostgreSQL's program folders under a root, newest first."""
+    folders = root.glob("usr/lib/postgresql/*/bin/initdb")
+    return [path.parent for path in sorted(folders, key=lambda path: -float(path.parts[-3]))]
+
+
+def _private() -> bool:
+    return bool(os.environ.get("ODOO_DEV_PRIVATE"))
+
+
+def _release() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/etc/os-release").read_text()
+    return ""
+
+
+def _part(
+    name: str, inputs: str, parent: Path, make: Callable[[Path], None], *, in_place: bool = False
+) -> Path:
+    """The folder `parent/name`, made by `make` if it is absent or was made from other inputs.
+
+    `make` gets a temporary folder and leaves the part in its `result`; with `in_place` (a
+    virtualenv cannot be moved) it gets the final folder, made anew. The stamp is written last.
+    """
+    target, stamp = parent / name, parent / f"{name}.stamp"
+    key = hashlib.sha256(inputs.encode()).hexdigest()
+    if target.exists() and _stamped(stamp, key):
+        return target
+    parent.mkdir(parents=True, exist_ok=True)
+    with _lock(parent / f"{name}.lock"):
+        if target.exists() and _stamped(stamp, key):  # another process was making it
+            return target
+        if Path(sys.prefix) == target:
+            raise SetupError(
+                "The virtualenv is out of date: run dev/setup with the machine's Python."
+            )
+        stamp.unlink(missing_ok=True)
+        work = target if in_place else parent / f"{name}.new"
+        for old in (target, work):
+            if old.exists():
+                shutil.rmtree(old)
+        if not in_place:
+            work.mkdir()
+        make(work)
+        if not in_place:
+            (work / "result").replace(target)
+            shutil.rmtree(work)
+        _write(stamp, key)
+    return target
+
+
+def _stamped(stamp: Path, key: str) -> bool:
+    with contextlib.suppress(OSError):
+        return stamp.read_text() == key
+    return False
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another setup is at work: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file in one step, if its content changes."""
+    with contextlib.suppress(OSError):
+        if path.read_text() == text:
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.chmod(mode)
+    temporary.replace(path)
+
+
+def _run(title: str, argv: list[str], folder: Path) -> None:
+    """Run a command in `folder`, its output in a log whose end is shown when it fails."""
+    logs = home() / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{title.replace('/', '-')[:60]}.log"
+    start = last = time.monotonic()
+    _say(f"{title} ...")
+    with log.open("wb") as out:
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(argv, cwd=folder, stdin=nothing, stdout=out, stderr=out)
+        try:
+            while process.poll() is None:
+                time.sleep(0.05)
+                if time.monotonic() - last > 5:
+                    last = time.monotonic()
+                    _say(f"    {last - start:.0f} s, {_megabytes(folder)} MB")
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if process.returncode:
+        tail = "\n    ".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise SetupError(f"{title} failed ({shlex.join(argv)}):\n    {tail}\nThe whole log: {log}")
+
+
+def _megabytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
+    return total // 2**20
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def setup() -> dict[str, str]:
+    """Make every part; where each is, by name."""
+    return {
+        "home": str(home()),
+        "python": str(python()),
+        "odoo": str(odoo_path()),
+        "run odoo": odoo_command()[-1],
+        "addons path": addons_path(),
+        "postgresql": str(postgres_bin()),
+        **{name: str(binary(name)) for name in SERVERS},
+    }
+
+
+def remove() -> None:
+    """Remove everything that was made, /var/tmp included."""
+    for folder in {home(), public()}:
+        shutil.rmtree(folder, ignore_errors=True)

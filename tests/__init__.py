@@ -1,0 +1,1 @@
+"""Tests for pytest with pytest-odoo; see conftest.py for the servers they use."""

@@ -1,0 +1,157 @@
+"""Servers and stores for the tests. All servers are real; ``dev/stack`` starts them."""
+
+import itertools
+import uuid
+
+import pytest
+from stack.servers import Odoo, PostgreSQL, Redis, init_database
+
+# Odoo's and the addon's modules are imported in the fixtures: pytest reads this file before
+# pytest-odoo has told Odoo where its addons are.
+
+TIMEOUT = 1.0  # seconds, the budget of the stores under test
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """A Redis server for all tests that leave it running."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(tmp_path):
+    """A Redis server that a test may pause, kill or fill."""
+    with Redis(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def raw(redis):
+    """A plain redis-py client, to look at what is really stored."""
+    import redis as driver
+
+    with driver.Redis.from_url(redis.url) as client:
+        yield client
+
+
+@pytest.fixture
+def make_store():
+    """Build a RedisSessionStore on a server; each with a prefix of its own."""
+    from odoo.addons.redis_session_ormcache.config import masked
+    from odoo.addons.redis_session_ormcache.connection import RedisServer
+    from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore
+
+    stores = []
+
+    def make(redis, *, prefix=None, timeout=TIMEOUT, **options):
+        server = RedisServer(redis.url, shown_url=masked(redis.url), timeout=timeout)
+        prefix = prefix or f"test-{uuid.uuid4().hex}"
+        stores.append(RedisSessionStore(server, prefix=prefix, **options))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store._server.disconnect()
+
+
+@pytest.fixture
+def redis_store(make_store, redis):
+    return make_store(redis)
+
+
+@pytest.fixture(params=["filesystem", "redis"])
+def store(request, tmp_path, monkeypatch):
+    """Odoo's own store, then ours."""
+    if request.param == "redis":
+        store = request.getfixturevalue("redis_store")
+    else:
+        from odoo.http import FilesystemSessionStore, Session
+
+        store = FilesystemSessionStore(str(tmp_path), session_class=Session, renew_missing=True)
+    # FilesystemSessionStore.vacuum looks there rather than at itself.
+    import odoo.http
+
+    monkeypatch.setitem(vars(odoo.http.root), "session_store", store)
+    return store
+
+
+@pytest.fixture
+def env():
+    """An environment of the test database, rolled back at the end."""
+    import odoo.api
+    from odoo.modules.registry import Registry
+    from odoo.tests.common import get_db_name
+
+    with Registry(get_db_name()).cursor() as cr:
+        yield odoo.api.Environment(cr, odoo.api.SUPERUSER_ID, {})
+        cr.rollback()
+
+
+@pytest.fixture
+def new_session():
+    """Make a session as a logged-in user's, with something to recognise it by."""
+    numbers = itertools.count()
+
+    def make(store, **values):
+        from odoo.http import get_default_session
+
+        session = store.new()
+        session.update(get_default_session(), db="prod", mark=next(numbers))
+        session.update(values)
+        return session
+
+    return make
+
+
+# -- nodes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """The PostgreSQL server that Odoo's configuration names: running already."""
+    from odoo.tools import config
+
+    server = PostgreSQL(tmp_path_factory.mktemp("postgres"), port=int(config["db_port"]))
+    server.host, server.user = config["db_host"] or "127.0.0.1", config["db_user"]
+    return server
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres):
+    """Make a database with web, bus and auth_totp; a copy, so it takes a moment only."""
+    names = []
+
+    def make():
+        names.append(f"test_{uuid.uuid4().hex[:8]}")
+        init_database(postgres, names[-1], ["web", "bus", "auth_totp"])
+        return names[-1]
+
+    yield make
+    for name in names:
+        postgres.dropdb(name)
+
+
+@pytest.fixture(scope="session")
+def database(make_database):
+    return make_database()
+
+
+@pytest.fixture(scope="module")
+def make_node(tmp_path_factory, postgres, database):
+    """Start an Odoo process on a Redis server; its budget for Redis is ``TIMEOUT``."""
+    nodes = []
+
+    def make(redis, *, database=database, settings=None, start=True, **options):
+        number = len(nodes)
+        settings = {"url": redis.url, "timeout": TIMEOUT, **(settings or {})}
+        folder = tmp_path_factory.mktemp(f"node{number}-")
+        node = Odoo(
+            f"node{number}", folder, postgres, database=database, redis=settings, **options
+        )
+        nodes.append(node)
+        return node.start() or node if start else node
+
+    yield make
+    for node in nodes:
+        node.stop()

@@ -1,0 +1,313 @@
+"""Redis away: nobody is logged out, nothing is saved, nothing hangs, and it passes by itself."""
+
+import contextlib
+import logging
+import socket
+import socketserver
+import struct
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from stack.servers import Redis
+
+from odoo.addons.redis_session_ormcache.connection.server import PROBE_INTERVAL
+from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
+from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable
+from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
+from odoo.addons.redis_session_ormcache.tests.conftest import TIMEOUT
+
+MARGIN = 0.5  # seconds, for a slow machine
+
+
+def until(condition, seconds=10):
+    """Wait for something; False if it does not happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """A TCP proxy before a server, that can break connections as a network does.
+
+    ``mode``: "pass", "reset" (RST on the next data), "cut" (close in the middle of an answer),
+    "hole" (accept and never answer).
+    """
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, port):
+        self.target, self.mode = port, "pass"
+        super().__init__(("127.0.0.1", 0), None)
+        self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def finish_request(self, client, _address):
+        with contextlib.suppress(OSError), socket.create_connection(
+            ("127.0.0.1", self.target)
+        ) as server:
+            threading.Thread(target=self.pump, args=(client, server), daemon=True).start()
+            self.pump(server, client, answering=True)
+
+    def pump(self, source, sink, answering=False):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.mode == "hole":
+                    continue
+                if self.mode == "reset":
+                    for end in (source, sink):
+                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        end.close()
+                    return
+                if self.mode == "cut" and answering:
+                    sink.sendall(data[: len(data) // 2])
+                    break
+                sink.sendall(data)
+            for end in (source, sink):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(own_redis):
+    with Proxy(own_redis.port) as proxy:
+        yield proxy
+        proxy.shutdown()
+
+
+FAULTS = {
+    "paused": (lambda s: s.redis.pause(), lambda s: s.redis.resume()),
+    "killed": (lambda s: s.redis.kill(), lambda s: s.redis.start()),
+    "reset": (lambda s: setattr(s.proxy, "mode", "reset"), lambda s: setattr(s.proxy, "mode", "pass")),
+    "cut": (lambda s: setattr(s.proxy, "mode", "cut"), lambda s: setattr(s.proxy, "mode", "pass")),
+    "silent": (lambda s: setattr(s.proxy, "mode", "hole"), lambda s: setattr(s.proxy, "mode", "pass")),
+}  # fmt: skip
+
+
+@pytest.fixture(params=FAULTS)
+def fault(request, tmp_path):
+    """A durable Redis behind a proxy, and a way to break and mend it."""
+    config = {"appendonly": "yes", "appendfsync": "always"}
+    with Redis(tmp_path / "redis", config=config) as redis, Proxy(redis.port) as proxy:
+        servers = SimpleNamespace(redis=redis, proxy=proxy)
+        begin, end = FAULTS[request.param]
+        yield SimpleNamespace(
+            url=proxy.url, redis=redis, begin=lambda: begin(servers), end=lambda: end(servers)
+        )
+        proxy.shutdown()
+
+
+# -- the store -----------------------------------------------------------------------------------
+
+
+def test_every_call_raises_within_the_budget(fault, make_store, new_session):
+    """None of the store's calls takes silence for a missing session, or waits longer than it may."""
+    store = make_store(fault)
+    session = new_session(store)
+    store.save(session)
+    identifier = session.sid[:42]
+    calls = {
+        "get": lambda: store.get(session.sid),
+        "save": lambda: store.save(session),
+        "delete": lambda: store.delete(session),
+        "rotate": lambda: store.rotate(session, None),
+        "rotate softly": lambda: store.rotate(session, None, True),
+        "missing": lambda: store.get_missing_session_identifiers([identifier]),
+        "revoke": lambda: store.delete_from_identifiers([identifier]),
+    }
+    fault.begin()
+    for call in calls.values():
+        sid = session.sid
+        store._server._breaker.succeed()  # each call really asks
+        start = time.monotonic()
+        with pytest.raises(SessionStoreUnavailable):
+            call()
+        assert time.monotonic() - start < TIMEOUT + MARGIN
+        session.sid = sid
+    fault.end()
+    assert until(lambda: readable(store, session.sid))
+
+
+def readable(store, sid):
+    with contextlib.suppress(SessionStoreUnavailable):
+        return not store.get(sid).is_new
+    return False
+
+
+def test_the_breaker_answers_at_once(own_redis, make_store, new_session):
+    """Once Redis was silent, calls fail without waiting, but for a probe now and then."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    own_redis.pause()
+    with pytest.raises(SessionStoreUnavailable):
+        store.get(session.sid)
+    start = time.monotonic()
+    for _time in range(100):
+        with pytest.raises(SessionStoreUnavailable):
+            store.get(session.sid)
+    assert time.monotonic() - start < 0.2
+    own_redis.resume()
+    assert until(lambda: readable(store, session.sid), PROBE_INTERVAL + MARGIN)
+
+
+def test_it_is_logged_once_and_once_more_when_over(own_redis, make_store, caplog):
+    """One warning, not one per request; one line when Redis is back; no traceback."""
+    caplog.set_level(logging.INFO, "odoo.addons.redis_session_ormcache")
+    store = make_store(own_redis)
+    own_redis.kill()
+    for _time in range(20):
+        with pytest.raises(SessionStoreUnavailable):
+            store.get("A" * 84)
+    own_redis.start()
+    assert until(lambda: not raises(store))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    assert "Traceback" not in caplog.text
+
+
+def raises(store):
+    try:
+        store.get("A" * 84)
+    except SessionStoreUnavailable:
+        return True
+    return False
+
+
+def test_a_stale_connection_is_no_outage(own_redis, make_store, new_session):
+    """A connection that Redis closed while it was idle is replaced without anybody noticing."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
+    assert not store.get(session.sid).is_new
+    own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
+    session["a"] = 1
+    store.save(session)
+    assert store.get(session.sid)["a"] == 1
+
+
+def test_scripts_survive_a_flush(own_redis, make_store, new_session):
+    """A server that forgot the scripts is told their text again."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    own_redis.cli("SCRIPT", "FLUSH")
+    session["a"] = 1
+    store.save(session)
+    assert store.get(session.sid)["a"] == 1
+
+
+def test_a_refused_write_is_an_outage_too(own_redis, make_store, new_session):
+    """A full or read-only Redis takes no save, and says so; what is there remains readable."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    own_redis.cli("CONFIG", "SET", "maxmemory", "1")
+    session["a"] = 1
+    with pytest.raises(SessionStoreUnavailable):
+        store.save(session)
+    assert "a" not in store.get(session.sid)
+    own_redis.cli("CONFIG", "SET", "maxmemory", "0")
+    store.save(session)
+    assert store.get(session.sid)["a"] == 1
+
+
+def test_a_wrong_password_is_no_empty_session(tmp_path, make_store):
+    """A password changed on the server is an outage; at start it is a wrong setting."""
+    with Redis(tmp_path, password="right") as redis:
+        store = make_store(SimpleNamespace(url=redis.url.replace("right", "wrong")))
+        with pytest.raises(SessionStoreUnavailable):
+            store.get("A" * 84)
+        with pytest.raises(ConfigurationError, match="refuses the user or password"):
+            store._server.check()
+
+
+# -- a node --------------------------------------------------------------------------------------
+
+
+def assert_unavailable(response):
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert "Set-Cookie" not in response.headers
+    assert "Traceback" not in response.text
+    assert response.elapsed.total_seconds() < TIMEOUT + 2 * MARGIN
+
+
+def test_a_node_without_redis(fault, make_node, database):
+    """Requests that need a session get 503 in time and keep their cookie; what needs none is
+    served; afterwards the same cookie works, and websockets come back."""
+    node = make_node(fault)
+    browser = Browser(database)
+    uid = browser.login(node)
+    sid = browser.sid
+    connection = browser.websocket(node)
+    time.sleep(0.5)  # subscribed
+
+    fault.begin()
+    assert_unavailable(browser.get(node, "/odoo"))
+    assert_unavailable(browser.post(node, "/web/session/get_session_info"))
+    for path in ("/web/health", "/web/static/img/favicon.ico"):
+        response = browser.get(node, path)
+        assert response.status_code == 200
+        assert "Set-Cookie" not in response.headers
+    connection.send('{"event_name": "subscribe", "data": {"channels": [], "last": 0}}')
+    assert close_code(connection) == 1013  # CloseCode.TRY_LATER: the browser connects again
+    assert_unavailable(browser.get(node, "/odoo"))
+
+    fault.end()
+    assert until(lambda: browser.get(node, "/odoo").status_code == 200)
+    assert browser.sid == sid
+    assert browser.uid(node) == uid
+    connection = browser.websocket(node)
+    connection.ping()
+    assert connection.recv_data(control_frame=True)[0] == 0xA
+    assert "Traceback" not in node.log.read_text()
+
+
+def test_a_login_that_cannot_be_saved_did_not_happen(own_redis, make_node, database, postgres):
+    """When the session cannot be saved the request's transaction is rolled back, without a cookie."""
+    node = make_node(own_redis)
+    logged_in = Browser(database)
+    uid = logged_in.login(node)
+    logged_in.call(node, "/web/session/check")  # the first one notes the device
+    count = "SELECT count(*) FROM res_users_log"
+    before = postgres.sql(database, count)
+    own_redis.cli("CONFIG", "SET", "maxmemory", "1")
+    response = Browser(database).post(
+        node, "/web/session/authenticate", db=database, login="admin", password="admin"
+    )
+    assert_unavailable(response)
+    assert postgres.sql(database, count) == before
+    assert logged_in.call(node, "/web/session/check") is None  # reading needs no memory
+    own_redis.cli("CONFIG", "SET", "maxmemory", "0")
+    assert logged_in.uid(node) == uid
+
+
+def test_a_node_starts_without_redis(tmp_path, make_node, database):
+    """A Redis that is down does not stop a node: it answers 503, and recovers."""
+    with Redis(tmp_path / "redis") as redis:
+        pass
+    node = make_node(redis)
+    browser = Browser(database)
+    browser.sid = "A" * 84
+    assert_unavailable(browser.get(node, "/odoo"))
+    with redis:
+        assert until(lambda: browser.get(node, "/odoo").status_code != 503)
+        assert browser.login(node)
+
+
+def test_an_emptied_redis_asks_to_log_in_again(own_redis, make_node, database):
+    """After a restart without its data users see the login page, not an error."""
+    node = make_node(own_redis)
+    browser = Browser(database)
+    browser.login(node)
+    own_redis.kill()
+    own_redis.start()
+    assert until(lambda: browser.get(node, "/web/health").status_code == 200)
+    response = browser.get(node, "/odoo")
+    assert response.status_code == 303
+    assert "/web/login" in response.headers["Location"]
+    assert browser.login(node)

@@ -1,0 +1,223 @@
+"""The parts without Odoo and without Redis: settings, keys, breaker; and what may import what."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+from odoo.addons.redis_session_ormcache.config import Settings
+from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
+
+ADDON = "odoo.addons.redis_session_ormcache"
+ROOT = Path(__file__).parents[1]
+
+# A module may import from its own layer and those before it.
+LAYERS = [
+    {"exceptions"},
+    {"config", "keys"},
+    {"connection", "codec"},
+    {"sessions"},
+    {"http_patch"},
+]
+WITHOUT_ODOO = {"exceptions", "config", "keys", "connection", "codec"}
+
+
+@pytest.mark.parametrize("name", ["keys", "config", "connection.breaker"])
+def test_doctests(name):
+    """The examples in the docstrings are true."""
+    result = doctest.testmod(importlib.import_module(f"{ADDON}.{name}"))
+    assert result.attempted
+    assert not result.failed
+
+
+def imports():
+    """(file, layer of that file, what it imports) for all of the addon's modules."""
+    layers = {name for layer in LAYERS for name in layer}
+    for path in [p for name in layers for p in (ROOT / name).rglob("*.py")] + [
+        p for p in ROOT.glob("*.py") if p.stem in layers
+    ]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield path, parts[0], alias.name.split(".")
+            elif isinstance(node, ast.ImportFrom):
+                module = (node.module or "").split(".") if node.module else []
+                if node.level:
+                    base = list(parts[: len(parts) - node.level])
+                    for alias in node.names:
+                        yield path, parts[0], ["", *base, *module, alias.name]
+                else:
+                    yield path, parts[0], module
+
+
+def test_imports_point_down():
+    """No layer imports one above it."""
+    order = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    seen = 0
+    for path, layer, target in imports():
+        if target[0] == "" and target[1] in order:
+            seen += 1
+            assert order[target[1]] <= order[layer], f"{path} imports {'.'.join(target[1:])}"
+    assert seen > 10
+
+
+def test_only_connection_imports_redis():
+    """redis-py can be replaced in one package."""
+    users = {layer for _path, layer, target in imports() if target[0] in ("redis", "hiredis")}
+    assert users == {"connection"}
+
+
+def test_the_lower_layers_know_nothing_of_odoo():
+    """They can be read, and used, without Odoo."""
+    users = {layer for _path, layer, target in imports() if target[0] == "odoo"}
+    assert users
+    assert not users & WITHOUT_ODOO
+
+
+# -- settings ------------------------------------------------------------------------------------
+
+
+def settings_of(tmp_path, environ=None, section=None, text=None):
+    rcfile = tmp_path / "odoo.conf"
+    if section is not None:
+        text = "[options]\nworkers = 2\n[redis]\n" + "".join(
+            f"{name} = {value}\n" for name, value in section.items()
+        )
+    if text is not None:
+        rcfile.write_text(text)
+    return Settings.from_environment(environ or {}, rcfile)
+
+
+def test_defaults(tmp_path):
+    """Without any setting: a local Redis, prefix odoo, sessions on."""
+    settings, notices = settings_of(tmp_path)
+    assert settings == Settings()
+    assert settings.url == "redis://localhost:6379/0"
+    assert settings.session
+    assert settings.session_anonymous_ttl is None
+    assert not notices
+
+
+def test_the_environment_comes_first(tmp_path):
+    """A setting of the environment outranks the file; an empty one does not."""
+    section = {"prefix": "file", "timeout": "1.5", "url": "redis://one"}
+    environ = {"ODOO_REDIS_PREFIX": "env", "ODOO_REDIS_URL": ""}
+    settings, _notices = settings_of(tmp_path, environ, section)
+    assert (settings.prefix, settings.timeout, settings.url) == ("env", 1.5, "redis://one")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h:1/15", "redis://:p%40%2F@h", "redis://u:p@h:6379/0",
+        "rediss://u:p@h:6380/1?ssl_ca_certs=/ca.pem", "unix:///run/redis.sock",
+        "unix://:p@/run/redis.sock?db=3", "redis://[::1]:6379/0",
+    ],
+)  # fmt: skip
+def test_good_urls(tmp_path, url):
+    """Every form that redis-py takes and that means one thing."""
+    settings, _notices = settings_of(tmp_path, {"ODOO_REDIS_URL": url})
+    assert settings.url == url
+
+
+WRONG = [
+    ("url", "localhost:6379", "scheme"),
+    ("url", "http://h", "scheme"),
+    ("url", "redis://", "host"),
+    ("url", "redis:///0", "host"),
+    ("url", "redis://h:0", "port"),
+    ("url", "redis://h:99999", "port"),
+    ("url", "redis://h:port", "port"),
+    ("url", "redis://:s3cr/t@h:6379", "port"),
+    ("url", "redis://:s3cr#t@h:6379", "#"),
+    ("url", "redis://user@h", "password is missing"),
+    ("url", "redis://:@h", "password is missing"),
+    ("url", "redis://h/one", "database"),
+    ("url", "redis://h/-1", "database"),
+    ("url", "redis://h?socket_timeout=5", "'socket_timeout' is unknown"),
+    ("url", "unix://", "path"),
+    ("prefix", "a b", "letters"),
+    ("prefix", "{x}", "letters"),
+    ("prefix", "a:*", "letters"),
+    ("prefix", ":", "letters"),
+    ("timeout", "-1", "0.05 to 60"),
+    ("timeout", "0", "0.05 to 60"),
+    ("timeout", "nan", "0.05 to 60"),
+    ("timeout", "soon", "0.05 to 60"),
+    ("session", "maybe", "true or false"),
+    ("session_anonymous_ttl", "-1", "at least 1"),
+    ("session_anonymous_ttl", "0", "at least 1"),
+    ("session_anonymous_ttl", "1.5", "at least 1"),
+    ("session_anonymous_ttl", "99999999999", "at least 1"),
+    ("session_anonymous_ttl", "²", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "told"), WRONG)
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_a_wrong_setting_names_itself(tmp_path, place, name, value, told):
+    """One line: which setting, where it stands, what is expected; never the password."""
+    if place == "environment":
+        environ, section, where = {f"ODOO_REDIS_{name.upper()}": value}, None, f"ODOO_REDIS_{name.upper()}"
+    else:
+        environ, section, where = {}, {name: value}, f"[redis] {name} in "
+    with pytest.raises(ConfigurationError) as error:
+        settings_of(tmp_path, environ, section)
+    message = str(error.value)
+    assert where in message
+    assert told in message
+    assert "expected" in message
+    assert "\n" not in message
+    assert "s3cr" not in message
+
+
+@pytest.mark.parametrize(
+    ("environ", "section", "told"),
+    [
+        ({"ODOO_REDIS_SESION": "1"}, None, "ODOO_REDIS_SESION: unknown; expected one of"),
+        ({}, {"ulr": "redis://h"}, "[redis] ulr in "),
+        ({"ODOO_SESSION_REDIS_SENTINEL_HOST": "h"}, None, "ODOO_SESSION_REDIS_SENTINEL_HOST"),
+    ],
+)
+def test_an_unknown_setting_stops(tmp_path, environ, section, told):
+    """A name that is not understood is not passed over."""
+    with pytest.raises(ConfigurationError) as error:
+        settings_of(tmp_path, environ, section)
+    assert told in str(error.value)
+
+
+def test_a_broken_file_stops(tmp_path):
+    """A file that cannot be parsed is named."""
+    with pytest.raises(ConfigurationError, match="odoo.conf cannot be read"):
+        settings_of(tmp_path, text="[redis]\nurl = a\nurl = b\n")
+
+
+def test_names_of_other_addons_are_understood(tmp_path):
+    """Who comes from session_redis keeps the settings, and is told the new names."""
+    environ = {
+        "ODOO_SESSION_REDIS": "1",
+        "ODOO_SESSION_REDIS_URL": "redis://h:1/2",
+        "ODOO_SESSION_REDIS_PREFIX": "shop",
+        "ODOO_SESSION_REDIS_EXPIRATION": "86400",
+        "ODOO_SESSION_REDIS_EXPIRATION_ANONYMOUS": "3600",
+    }
+    settings, notices = settings_of(tmp_path, environ)
+    expected = Settings(url="redis://h:1/2", prefix="shop", session_anonymous_ttl=3600)
+    assert settings == expected
+    assert len(notices) == 5
+    assert "sessions.max_inactivity_seconds" in " ".join(notices)
+    settings, _notices = settings_of(tmp_path, environ | {"ODOO_REDIS_URL": "redis://own"})
+    assert settings.url == "redis://own"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://u:s3cret@h:1/0", "redis://:s3cret@h", "unix://:s3cret@/x", "rediss://u:s3%40cret@h"],
+)
+def test_the_repr_has_no_password(url):
+    """Settings may be logged."""
+    assert "cret" not in repr(Settings(url=url))
+    assert "***" in repr(Settings(url=url))

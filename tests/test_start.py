@@ -1,0 +1,149 @@
+"""Starting a server: what is wrong stops it with one line, whatever Odoo does with exceptions."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from stack import environment
+from stack.servers import Redis
+
+ADDON = environment.ADDON
+
+
+def start(tmp_path, settings=None, *, load=f"base,web,{ADDON}", env=None, path=()):
+    """Load the server-wide modules as every Odoo command does, and stop; (exit code, output)."""
+    conf = tmp_path / "odoo.conf"
+    section = "".join(f"{name} = {value}\n" for name, value in (settings or {}).items())
+    conf.write_text(
+        "[options]\nhttp_interface = 127.0.0.1\n"
+        f"addons_path = {','.join([environment.addons_path(), *map(str, path)])}\n"
+        f"data_dir = {tmp_path}/data\nserver_wide_modules = {load}\n[redis]\n{section}"
+    )
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("ODOO_", "PG"))}
+    python_path = os.pathsep.join([*map(str, path), str(environment.odoo_path())])
+    done = subprocess.run(
+        [sys.executable, "-m", "odoo", "-c", conf, "--no-http", "--stop-after-init"],
+        env={**variables, "PYTHONPATH": python_path, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def assert_stopped(outcome, *told):
+    code, output = outcome
+    assert code != 0
+    lines = [line for line in output.splitlines() if "stops the server" in line]
+    assert len(lines) == 1, output
+    for text in told:
+        assert text in lines[0]
+    assert "Traceback" not in output
+
+
+def test_it_says_where_sessions_are(tmp_path, redis):
+    """One line at INFO, without the password."""
+    code, output = start(tmp_path, {"url": redis.url, "prefix": "shop"})
+    assert code == 0
+    assert f"Sessions are stored in Redis at {redis.url} under shop:session:*" in output
+
+
+def test_the_password_is_not_logged(tmp_path):
+    """Neither in that line nor anywhere else."""
+    with Redis(tmp_path / "redis", password="s3cret") as redis:
+        code, output = start(tmp_path, {"url": redis.url}, env={"ODOO_REDIS_PREFIX": "env"})
+    assert code == 0
+    assert ":***@127.0.0.1" in output
+    assert "under env:session:*" in output
+    assert "s3cret" not in output
+
+
+@pytest.mark.parametrize(
+    ("settings", "env", "told"),
+    [
+        ({"url": "http://x"}, {}, ["[redis] url", "redis://"]),
+        ({"unknown": "1"}, {}, ["[redis] unknown", "expected one of"]),
+        ({}, {"ODOO_REDIS_TTL": "1"}, ["ODOO_REDIS_TTL", "expected one of"]),
+        ({"session_anonymous_ttl": "-5"}, {}, ["session_anonymous_ttl", "at least 1"]),
+        ({"url": "redis://user@localhost"}, {}, ["password is missing"]),
+    ],
+)
+def test_a_wrong_setting_stops_the_server(tmp_path, settings, env, told):
+    """Odoo would log it and go on with sessions in files."""
+    assert_stopped(start(tmp_path, settings, env=env), *told)
+
+
+@pytest.mark.parametrize("credentials", ["", ":b4d-one@", "nobody:g00d-one@"])
+def test_a_wrong_password_stops_the_server(tmp_path, credentials):
+    """A server that asks for a password will never serve us without it."""
+    with Redis(tmp_path / "redis", password="g00d-one") as redis:
+        url = f"redis://{credentials}127.0.0.1:{redis.port}/0"
+        outcome = start(tmp_path, {"url": url})
+    assert_stopped(outcome, "refuses the user or password", "redis://user:password@host")
+    assert "-one" not in outcome[1]
+
+
+def test_a_wrong_database_number_stops_the_server(tmp_path, redis):
+    """Redis has 16 databases unless it is told otherwise."""
+    url = redis.url.removesuffix("/0") + "/99"
+    assert_stopped(start(tmp_path, {"url": url}), "DB index is out of range")
+
+
+def test_a_redis_that_is_down_does_not_stop_the_server(tmp_path):
+    """It may come back; until then requests that need a session get 503."""
+    with Redis(tmp_path / "redis") as redis:
+        pass
+    code, output = start(tmp_path, {"url": redis.url})
+    assert code == 0
+    assert "requests that need a session get HTTP 503 until it answers" in output
+    assert "Traceback" not in output
+
+
+def test_a_missing_library_stops_the_server(tmp_path, redis):
+    """Without redis-py no node runs on file sessions unnoticed."""
+    (tmp_path / "redis.py").write_text("raise ImportError('no module redis here')")
+    assert_stopped(start(tmp_path, {"url": redis.url}, path=[tmp_path]), "no module redis here")
+
+
+SHAPES = {
+    "store": ("odoo.http.Application.session_store = None", "session_store is a cached_property"),
+    "request": (
+        "odoo.http.Request._save_session = lambda self, env, more: None",
+        "takes (self, env), not ['self', 'env', 'more']",
+    ),
+    "new method": (
+        "odoo.http.FilesystemSessionStore.get_many = lambda self, sids: []",
+        "a session store has no method get_many",
+    ),
+    "changed method": (
+        "odoo.http.FilesystemSessionStore.rotate = lambda self, session: None",
+        "not ['self', 'session']",
+    ),
+    "session": (
+        "odoo.http.Session = type('Session', (), {'__slots__': ('data',)})",
+        "Session has",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", SHAPES)
+def test_an_odoo_of_another_shape_stops_the_server(tmp_path, redis, change):
+    """A patched part that changed is found before anything is patched; the version is named."""
+    code, told = SHAPES[change]
+    addon = tmp_path / "addons" / "reshape"
+    addon.mkdir(parents=True)
+    (addon / "__manifest__.py").write_text("{'name': 'r', 'license': 'LGPL-3', 'author': 'x'}")
+    (addon / "__init__.py").write_text(f"import odoo.http\n{code}\n")
+    outcome = start(
+        tmp_path, {"url": redis.url}, load=f"base,web,reshape,{ADDON}", path=[addon.parent]
+    )
+    assert_stopped(outcome, "Odoo 19.0", told)
+
+
+def test_sessions_can_stay_in_files(tmp_path):
+    """``session = false`` leaves Odoo as it is, and says so."""
+    code, output = start(tmp_path, {"session": "false", "url": "redis://127.0.0.1:1"})
+    assert code == 0
+    assert "Sessions are stored in files" in output
+    assert "Redis at" not in output
