@@ -143,15 +143,14 @@ class Settings:
         :raises ConfigurationError: with one line: which setting, and what is expected
         """
         known = {f.name: f for f in fields(cls)}
-        texts: dict[str, tuple[str, str]] = {}  # name: (value, where it was set)
+        # name: (value, where it was set); what other addons call theirs comes last
+        texts, notices = _legacy_options(environ)
         for name, value in _file_options(rcfile).items():
             if name not in known:
                 raise ConfigurationError(
                     f"[{SECTION}] {name} in {rcfile}: unknown; expected one of {', '.join(known)}"
                 )
             texts[name] = value, f"[{SECTION}] {name} in {rcfile}"
-        legacy, notices = _legacy_options(environ)
-        texts.update(legacy)
         for variable, value in environ.items():
             if not variable.startswith(ENV_PREFIX) or not value:
                 continue

@@ -44,7 +44,7 @@ class RedisServer:
         self._breaker = Breaker(PROBE_INTERVAL)
         # The budget is for connecting and for the answer. A lost connection is tried once more
         # (the pool's may be stale after a restart); a silent server is not.
-        self._client = redis.Redis.from_url(
+        self._client: Any = redis.Redis.from_url(
             url,
             socket_connect_timeout=timeout / 2,
             socket_timeout=timeout / 2,

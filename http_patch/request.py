@@ -8,7 +8,6 @@ import functools
 from typing import Any
 
 import psycopg2
-
 from odoo.http import (
     Request,
     _request_stack,
@@ -45,7 +44,7 @@ def request_lifetime(session: Any) -> int | None:
     if not env or env.cr._closed or env.cr.dbname != session.db:
         return None
     try:
-        return get_session_max_inactivity(env)
+        return int(get_session_max_inactivity(env))
     except psycopg2.Error:  # a transaction that failed already
         return None
 
@@ -55,7 +54,8 @@ def _noting_activity(original: Any) -> Any:
     def _save_session(self: Any, env: Any = None) -> None:
         store = root.session_store
         if not isinstance(store, RedisSessionStore):  # a test's own
-            return original(self, env)
+            original(self, env)
+            return
         if env:  # of another database than the request's
             store.learn(env.cr.dbname, get_session_max_inactivity(env))
         original(self, env)
@@ -74,7 +74,8 @@ def _serving_without_redis(original: Any) -> Any:
     @functools.wraps(original)
     def _get_session_and_dbname(self: Any) -> tuple[Any, str | None]:
         try:
-            return original(self)
+            found: tuple[Any, str | None] = original(self)
+            return found
         except SessionStoreUnavailable:
             path = self.httprequest.path
             if path not in _SESSIONLESS_PATHS and not root.get_static_file(path):

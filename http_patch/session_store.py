@@ -29,9 +29,9 @@ def check() -> None:
     for name, function in inspect.getmembers(FilesystemSessionStore, inspect.isfunction):
         if name.startswith("_") or name in _FILES_ONLY:
             continue
-        ours = getattr(RedisSessionStore, name, None)
-        require(ours, f"a session store has no method {name}")
-        require_signature(function, *inspect.signature(ours).parameters)
+        require(hasattr(RedisSessionStore, name), f"a session store has no method {name}")
+        ours = inspect.signature(getattr(RedisSessionStore, name))
+        require_signature(function, *ours.parameters)
 
 
 def apply(store: RedisSessionStore) -> None:

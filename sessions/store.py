@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from psycopg2.pool import PoolError
-from werkzeug.exceptions import ServiceUnavailable
-from werkzeug.wrappers import Response
-
 from odoo.http import SESSION_DELETION_TIMER, SESSION_LIFETIME, FilesystemSessionStore
 from odoo.service import security
 from odoo.tools._vendor.sessions import SessionStore
+from psycopg2.pool import PoolError
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.wrappers import Response
 
 from ..codec.session import SessionRecord, seal, unseal
 from ..connection import RedisServer
@@ -240,7 +239,9 @@ class RedisSessionStore(SessionStore):
         if outcome == b"saved":
             self._remember(session, record)
         else:
-            _logger.info("Session %s… was %s meanwhile, not saved", session.sid[:8], outcome.decode())
+            _logger.info(
+                "Session %s… was %s meanwhile, not saved", session.sid[:8], outcome.decode()
+            )
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)
@@ -313,9 +314,7 @@ class RedisSessionStore(SessionStore):
         """Write records of one hash if ``place`` still holds what is expected; whether it did."""
         values = [text for where, record in written for text in (where.field, record.raw)]
         raw = expected.raw if expected else b""
-        return bool(
-            self._run(scripts.EXCHANGE, place.key, place.field, raw, ttl * 1000, *values)
-        )
+        return bool(self._run(scripts.EXCHANGE, place.key, place.field, raw, ttl * 1000, *values))
 
     def _delete(self, place: SessionPlace) -> None:
         self._run(scripts.DELETE, place.key, place.field, b"")
@@ -342,7 +341,8 @@ class RedisSessionStore(SessionStore):
             self.learn(session.db, current)
         if self._anonymous_ttl is not None and not session.uid:
             return self._anonymous_ttl
-        learnt = self._lifetimes.get(session.db)
+        # What a vacuum says of sessions without a database is for those that are idle by then.
+        learnt = self._lifetimes.get(session.db) if session.db else None
         return learnt.seconds if learnt else SESSION_LIFETIME
 
     def _is_expired(self, record: SessionRecord) -> bool:

@@ -4,6 +4,7 @@ import itertools
 import uuid
 
 import pytest
+
 from stack.servers import Odoo, PostgreSQL, Redis, init_database
 
 # Odoo's and the addon's modules are imported in the fixtures: pytest reads this file before
@@ -146,9 +147,7 @@ def make_node(tmp_path_factory, postgres, database):
         number = len(nodes)
         settings = {"url": redis.url, "timeout": TIMEOUT, **(settings or {})}
         folder = tmp_path_factory.mktemp(f"node{number}-")
-        node = Odoo(
-            f"node{number}", folder, postgres, database=database, redis=settings, **options
-        )
+        node = Odoo(f"node{number}", folder, postgres, database=database, redis=settings, **options)
         nodes.append(node)
         return node.start() or node if start else node
 

@@ -1,11 +1,10 @@
-"""What Odoo's callers rely on: the same calls, on Odoo's store and on ours, give the same results."""
+"""What Odoo's callers rely on: the same calls on Odoo's store and on ours, the same results."""
 
 import time
 from unittest.mock import patch
 
 import pytest
 from freezegun import freeze_time
-
 from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES
 
 UNKNOWN = "A" * 84
@@ -252,7 +251,7 @@ def test_an_identifier_instead_of_a_list_is_refused(store, new_session):
 
 @pytest.mark.parametrize("lifetime", [60, 7 * 24 * 3600])
 def test_vacuum_ends_idle_sessions(store, new_session, lifetime):
-    """After a vacuum a session that was not saved for the lifetime is missing, by Python's clock."""
+    """After a vacuum a session not saved for the lifetime is missing, by Python's clock."""
     with freeze_time() as clock:
         idle = new_session(store, db=None)
         store.save(idle)

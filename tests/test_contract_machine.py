@@ -8,7 +8,6 @@ from hashlib import sha512
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-
 from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES, FilesystemSessionStore, Session
 
 TIMES = ("create_time", "deletion_time")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from stack.servers import Redis
-
 from odoo.http import SESSION_ROTATION_INTERVAL, STORED_SESSION_BYTES
 
 from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
+from stack.servers import Redis
 
 WRITES = "INSERT INTO ir_config_parameter (key, value) VALUES ('{}', '{}')"
 
@@ -206,11 +205,14 @@ def csrf_token(page):
 def test_what_redis_holds_opens_no_door(
     nodes, database, postgres, raw, make_store, redis, node_store
 ):
-    """After logins with password, second factor and API, a dump of Redis has none of the secrets."""
+    """After logins with password, second factor and API, a dump of Redis has no secret."""
     secret, password = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", "c0rrect-h0rse-battery"
-    with psycopg2.connect(
-        dbname=database, host=postgres.host, port=postgres.port, user=postgres.user
-    ) as connection, connection.cursor() as cr:
+    with (
+        psycopg2.connect(
+            dbname=database, host=postgres.host, port=postgres.port, user=postgres.user
+        ) as connection,
+        connection.cursor() as cr,
+    ):
         cr.execute(
             """INSERT INTO res_partner (name, active) VALUES ('Secret Sam', true) RETURNING id"""
         )
@@ -333,7 +335,9 @@ def test_only_single_key_commands_in_normal_operation(make_node, own_redis, brow
         browser.get(node, "/web/login?debug=1")
         browser.call(node, "/web/session/destroy")
     stats = own_redis.cli("INFO", "commandstats")
-    calls = {name: int(number) for name, number in re.findall(r"cmdstat_([\w|]+):calls=(\d+)", stats)}
+    calls = {
+        name: int(number) for name, number in re.findall(r"cmdstat_([\w|]+):calls=(\d+)", stats)
+    }
     assert calls["hget"] > 3
     assert calls["evalsha"] > 3
     assert calls.get("eval", 0) <= 3

@@ -10,13 +10,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from stack.servers import Redis
 
 from odoo.addons.redis_session_ormcache.connection.server import PROBE_INTERVAL
 from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
 from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable
 from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
 from odoo.addons.redis_session_ormcache.tests.conftest import TIMEOUT
+from stack.servers import Redis
 
 MARGIN = 0.5  # seconds, for a slow machine
 
@@ -47,9 +47,10 @@ class Proxy(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def finish_request(self, client, _address):
-        with contextlib.suppress(OSError), socket.create_connection(
-            ("127.0.0.1", self.target)
-        ) as server:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.target)) as server,
+        ):
             threading.Thread(target=self.pump, args=(client, server), daemon=True).start()
             self.pump(server, client, answering=True)
 
@@ -78,13 +79,17 @@ def proxy(own_redis):
         proxy.shutdown()
 
 
+def proxy_mode(mode):
+    return lambda servers: setattr(servers.proxy, "mode", mode)
+
+
 FAULTS = {
     "paused": (lambda s: s.redis.pause(), lambda s: s.redis.resume()),
     "killed": (lambda s: s.redis.kill(), lambda s: s.redis.start()),
-    "reset": (lambda s: setattr(s.proxy, "mode", "reset"), lambda s: setattr(s.proxy, "mode", "pass")),
-    "cut": (lambda s: setattr(s.proxy, "mode", "cut"), lambda s: setattr(s.proxy, "mode", "pass")),
-    "silent": (lambda s: setattr(s.proxy, "mode", "hole"), lambda s: setattr(s.proxy, "mode", "pass")),
-}  # fmt: skip
+    "reset": (proxy_mode("reset"), proxy_mode("pass")),
+    "cut": (proxy_mode("cut"), proxy_mode("pass")),
+    "silent": (proxy_mode("hole"), proxy_mode("pass")),
+}
 
 
 @pytest.fixture(params=FAULTS)
@@ -104,7 +109,7 @@ def fault(request, tmp_path):
 
 
 def test_every_call_raises_within_the_budget(fault, make_store, new_session):
-    """None of the store's calls takes silence for a missing session, or waits longer than it may."""
+    """No call takes silence for a missing session, or waits longer than it may."""
     store = make_store(fault)
     session = new_session(store)
     store.save(session)
@@ -268,7 +273,7 @@ def test_a_node_without_redis(fault, make_node, database):
 
 
 def test_a_login_that_cannot_be_saved_did_not_happen(own_redis, make_node, database, postgres):
-    """When the session cannot be saved the request's transaction is rolled back, without a cookie."""
+    """When the session cannot be saved the transaction is rolled back, without a cookie."""
     node = make_node(own_redis)
     logged_in = Browser(database)
     uid = logged_in.login(node)

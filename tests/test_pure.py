@@ -161,7 +161,11 @@ WRONG = [
 def test_a_wrong_setting_names_itself(tmp_path, place, name, value, told):
     """One line: which setting, where it stands, what is expected; never the password."""
     if place == "environment":
-        environ, section, where = {f"ODOO_REDIS_{name.upper()}": value}, None, f"ODOO_REDIS_{name.upper()}"
+        environ, section, where = (
+            {f"ODOO_REDIS_{name.upper()}": value},
+            None,
+            f"ODOO_REDIS_{name.upper()}",
+        )
     else:
         environ, section, where = {}, {name: value}, f"[redis] {name} in "
     with pytest.raises(ConfigurationError) as error:
@@ -191,7 +195,7 @@ def test_an_unknown_setting_stops(tmp_path, environ, section, told):
 
 def test_a_broken_file_stops(tmp_path):
     """A file that cannot be parsed is named."""
-    with pytest.raises(ConfigurationError, match="odoo.conf cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"odoo\.conf cannot be read"):
         settings_of(tmp_path, text="[redis]\nurl = a\nurl = b\n")
 
 

@@ -4,7 +4,6 @@ import multiprocessing
 import traceback
 
 import pytest
-
 from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES
 
 ROUNDS = 200
@@ -59,7 +58,7 @@ def _process(make_store, redis, prefix, barrier, orders, results):
 
 @pytest.fixture
 def crew(make_store, redis):
-    """Make processes act at once: ``crew(store, sid, "rotate", "save", ...)`` gives their results."""
+    """Make processes act at once: ``crew(sid, "rotate", "save", ...)`` gives their results."""
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(PROCESSES)
     prefix = f"race-{id(barrier)}"
@@ -138,8 +137,6 @@ def test_revocation_against_saves(crew, new_session, raw):
     """Whatever is saved, rotated or noted at that moment, a revoked session does not come back."""
     for _round in range(ROUNDS):
         session = start(crew, new_session)
-        crew(
-            session.sid, "revoke", "save", "save", "rotate", "rotate", "clean_up", "touch", "save"
-        )
+        crew(session.sid, "revoke", "save", "save", "rotate", "rotate", "clean_up", "touch", "save")
         key = f"{crew.store._prefix}:session:{session.sid[:STORED_SESSION_BYTES]}"
         assert not raw.exists(key)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from stack import environment
 from stack.servers import Redis
 
@@ -28,6 +29,7 @@ def start(tmp_path, settings=None, *, load=f"base,web,{ADDON}", env=None, path=(
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 

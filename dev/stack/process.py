@@ -123,7 +123,7 @@ class Server:
     def wait(self) -> Self:
         """Wait until it serves; ServerError if it dies or takes more than `timeout` seconds."""
         deadline = time.monotonic() + self.timeout
-        while not self.ready():
+        while not (self.ready() and self.running):  # another server may answer on its port
             if not self.running:
                 code = self._process.returncode if self._process else None
                 self._forget()

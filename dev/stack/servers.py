@@ -511,9 +511,8 @@ def write_conf(
 
 def odoo_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what would override an odoo.conf (PGHOST, ODOO_...)."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PG", "ODOO_"))
-    }
+    foreign = ("PG", "ODOO_", "REDIS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "PYTHONPATH": str(environment.odoo_path()), "PYTHONUNBUFFERED": "1", **extra}
 
 

@@ -1,0 +1,108 @@
+"""The patches in one process: what is replaced, once; and hostile requests against all of it."""
+
+import functools
+import re
+from unittest.mock import patch
+
+import odoo.http
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from odoo.http import Application, Request, root
+from odoo.tools import reset_cached_properties
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from odoo.addons.redis_session_ormcache import post_load
+from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed():
+    """As Odoo does it; the settings are those of the configuration file pytest was given."""
+    saved = Application.session_store, Request._save_session, Request._get_session_and_dbname
+    post_load()
+    yield
+    Application.session_store = saved[0]
+    Request._save_session, Request._get_session_and_dbname = saved[1:]
+    vars(root).pop("session_store", None)
+    from odoo.addons.redis_session_ormcache.http_patch import install
+
+    install._installed = None
+
+
+def test_one_stable_store():
+    """Whoever drops Odoo's cached properties, as core and its tests do, finds the same store."""
+    store = root.session_store
+    assert isinstance(store, RedisSessionStore)
+    reset_cached_properties(root)
+    assert root.session_store is store
+    assert Application().session_store is store
+    assert isinstance(vars(Application)["session_store"], functools.cached_property)
+
+
+def test_patching_twice_is_patching_once():
+    """``post_load`` may be called again."""
+    before = vars(Application)["session_store"], Request._save_session
+    post_load()
+    assert (vars(Application)["session_store"], Request._save_session) == before
+
+
+def test_a_store_in_memory_may_take_its_place():
+    """Odoo's tests swap the store; the patched requests leave another one alone."""
+    from odoo.addons.test_http.utils import MemorySessionStore
+
+    with patch.object(
+        Application, "session_store", MemorySessionStore(session_class=odoo.http.Session)
+    ):
+        vars(root).pop("session_store", None)
+        status, _headers = request("/web/health", "")
+        assert status == 200
+
+
+def request(path, cookie):
+    builder = EnvironBuilder(path, headers={"Host": "localhost"})
+    environ = builder.get_environ()
+    environ["HTTP_COOKIE"] = cookie
+    _body, status, headers = run_wsgi_app(root, environ, buffered=True)
+    return int(status.split()[0]), headers
+
+
+VALUES = st.one_of(
+    st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")),
+    st.text(alphabet="*?[]^-../\0\n\r %{}\"'\\;,=", min_size=70, max_size=100),
+    st.from_regex(r"\A[A-Za-z0-9_-]{84}\Z"),
+    st.from_regex(r"\A[A-Za-z0-9_-]{0,120}\n?\Z"),
+    st.sampled_from(
+        ["../" * 28, "..%2f" * 17, "A" * 83 + "*", "A" * 84 + "\n", '"' + "A" * 84 + '"']
+    ),
+)
+
+
+@settings(max_examples=10_000, deadline=None)
+@given(VALUES)
+@example("A" * 84)
+@example("")
+def test_hostile_cookies(value):
+    """10,000 cookies: never a 500, and Redis is asked for nothing but well-formed keys."""
+    server = root.session_store._server
+    asked = []
+
+    def execute(*command):
+        asked.append(command)
+        return original(*command)
+
+    original = server.execute
+    with patch.object(server, "execute", execute):
+        status, _headers = request("/web/health", f"session_id={value}")
+    assert status < 500
+    for command in asked:
+        assert command[0] == "HGET"
+        assert re.fullmatch(r"odoo:session:[A-Za-z0-9_-]{42}", command[1])
+        assert re.fullmatch(r"[0-9a-f]{32}", command[2])
+
+
+def test_a_valid_cookie_reaches_redis():
+    """The test above would notice."""
+    with patch.object(root.session_store._server, "execute", return_value=None) as execute:
+        request("/web/health", "session_id=" + "A" * 84)
+    execute.assert_called_once()
