@@ -6,8 +6,7 @@
     "version": "19.0.1.0.0",
     "category": "Technical",
     "license": "LGPL-3",
-    "author": "redis_session_ormcache founders, Odoo Community Association (OCA)",
-    "website": "https://github.com/OCA/server-tools",
+    "author": "redis_session_ormcache founders",
     "depends": ["base", "web"],
     "external_dependencies": {
         "python": ["redis>=5.1,<9", "hiredis>=3,<4", "cryptography>=41"],

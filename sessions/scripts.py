@@ -30,7 +30,12 @@ return 'saved'
 
 # ARGV: field, the value expected there ("" for none), ttl (ms), then fields and values to set
 EXCHANGE = Script("""
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then
+local current = redis.pcall('HGET', KEYS[1], ARGV[1])
+if type(current) == 'table' then
+    redis.call('UNLINK', KEYS[1])
+    current = false
+end
+if (current or '') ~= ARGV[2] then
     return 0
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
@@ -38,8 +43,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """)
 
-# ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one takes
-# the sids it superseded along.
+# ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one with all
+# its family.
 DELETE = Script("""
 local current = redis.pcall('HGET', KEYS[1], ARGV[1])
 if type(current) ~= 'table' then

@@ -37,6 +37,7 @@ _logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds, what a client is told to wait after a 503
 ROTATION_ATTEMPTS = 10
+MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 # Activity is written down once per 1/60 of the timeout at most, and once a minute at most: an idle
 # session ends that much early at the worst, and never late.
 ACTIVITY_FRACTION = 60
@@ -136,8 +137,12 @@ class RedisSessionStore(SessionStore):
         self._save(session)
 
     def delete(self, session: Any) -> None:
-        """Forget a session, and the sids it superseded unless it is superseded itself."""
-        self._delete(self._place_of(session.sid))
+        """Forget a session: all its sids, or only this one where it is superseded.
+
+        So a logout leaves no way back in, not even by a rotation it did not know of, while the
+        late end of a superseded sid logs nobody out.
+        """
+        self._delete(self._place_of(session.sid), getattr(session, "record", None))
 
     def touch(self, session: Any) -> bool:
         """Note activity on a session: its timeout starts again.
@@ -220,7 +225,8 @@ class RedisSessionStore(SessionStore):
 
     def learn(self, db: str | None, max_inactivity: int) -> None:
         """Take note of a database's ``sessions.max_inactivity_seconds``, as of now."""
-        self._lifetimes[db] = _Lifetime(max(1, math.ceil(max_inactivity)), time.time())
+        seconds = min(max(1, math.ceil(max_inactivity)), MAX_LIFETIME)
+        self._lifetimes[db] = _Lifetime(seconds, time.time())
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -244,7 +250,7 @@ class RedisSessionStore(SessionStore):
             )
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
-        old = self._place_of(session.sid)
+        old, record_of_old = self._place_of(session.sid), getattr(session, "record", None)
         session.sid = self.generate_key()
         self._renew(session, env)
         place = self._place_of(session.sid)
@@ -252,7 +258,7 @@ class RedisSessionStore(SessionStore):
         self._run(scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, 1, 0)
         self._remember(session, record)
         # Last: whatever fails before leaves the old session as it was.
-        self._delete(old)
+        self._delete(old, record_of_old)
 
     def _rotate_softly(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)
@@ -278,6 +284,7 @@ class RedisSessionStore(SessionStore):
                 return
             if current is not None and "next_sid" in current.data:
                 session.sid = current.data["next_sid"]
+                self._remember(session, None)
                 return
             if self._exchange(old, current, ttl, (old, left), (new, record)):
                 session.sid = next_sid
@@ -316,8 +323,12 @@ class RedisSessionStore(SessionStore):
         raw = expected.raw if expected else b""
         return bool(self._run(scripts.EXCHANGE, place.key, place.field, raw, ttl * 1000, *values))
 
-    def _delete(self, place: SessionPlace) -> None:
-        self._run(scripts.DELETE, place.key, place.field, b"")
+    def _delete(self, place: SessionPlace, record: SessionRecord | None) -> None:
+        """Delete what was live when it was read with all its family; decide there otherwise."""
+        if record is not None and not record.superseded:
+            self._execute("UNLINK", place.key)
+        else:
+            self._run(scripts.DELETE, place.key, place.field, b"")
 
     def _place_of(self, sid: Any) -> SessionPlace:
         if not is_valid_sid(sid):
@@ -328,7 +339,7 @@ class RedisSessionStore(SessionStore):
         now = time.time()
         return SessionRecord(data, now, ttl, seal(place, data, seen=now, ttl=ttl))
 
-    def _remember(self, session: Any, record: SessionRecord) -> None:
+    def _remember(self, session: Any, record: SessionRecord | None) -> None:
         if isinstance(session, RedisSession):
             session.record = record
 

@@ -86,13 +86,24 @@ def test_logout_ends_the_superseded_sid_too(redis_store, new_session):
     assert not redis_store.get(session.sid).is_new
 
 
+def test_logout_during_a_rotation_ends_the_successor(redis_store, new_session):
+    """A logout that began before another request rotated the session ends it all the same."""
+    session = saved(redis_store, new_session)
+    leaving = redis_store.get(session.sid)
+    redis_store.rotate(session, None, True)
+    redis_store.rotate(leaving, None)
+    assert redis_store.get(session.sid).is_new
+    assert not redis_store.get(leaving.sid).is_new
+
+
 def test_a_late_request_under_the_old_sid_logs_nobody_out(redis_store, new_session):
     """Ending a superseded sid (its timer ran out) leaves the successor."""
     session = saved(redis_store, new_session)
-    late = redis_store.get(session.sid)
+    old = session.sid
     redis_store.rotate(session, None, True)
-    redis_store.delete(late)
-    assert redis_store.get(late.sid).is_new
+    late = redis_store.get(old)
+    redis_store.rotate(late, None)
+    assert redis_store.get(old).is_new
     assert not redis_store.get(session.sid).is_new
 
 
@@ -101,7 +112,7 @@ def test_a_hard_rotation_that_fails_leaves_the_session(redis_store, new_session,
     session = saved(redis_store, new_session)
     old = session.sid
 
-    def fail(place):
+    def fail(*_args):
         raise RuntimeError
 
     monkeypatch.setattr(redis_store, "_delete", fail)
@@ -243,9 +254,9 @@ def test_an_old_memory_of_a_short_timeout_ends_nothing(redis_store, new_session)
         assert not redis_store.get(session.sid).is_new
 
 
-@pytest.mark.parametrize("lifetime", [0, -5, 0.4])
-def test_a_nonsensical_timeout_is_a_second(make_store, redis, new_session, raw, lifetime):
-    """Redis would delete a key with such a TTL at once, which would look like a logout."""
+@pytest.mark.parametrize("lifetime", [0, -5, 0.4, 10**18])
+def test_a_nonsensical_timeout_is_bounded(make_store, redis, new_session, raw, lifetime):
+    """Redis would delete a key with such a TTL at once, or keep it without one."""
     store = make_store(redis, lifetime_of=lambda session: lifetime)
     session = saved(store, new_session)
     assert raw.pttl(key_of(store, session)) > 0
