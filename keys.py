@@ -14,10 +14,12 @@ False
 """
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 IDENTIFIER_LENGTH = 42  # odoo.http.STORED_SESSION_BYTES
+REMEMBERED_SIDS = 1024  # per process
 
 _is_sid = re.compile(r"[A-Za-z0-9_-]{84}").fullmatch
 _is_identifier = re.compile(r"[A-Za-z0-9_-]{42}").fullmatch
@@ -60,12 +62,17 @@ def identifier_key(prefix: str, identifier: str) -> str:
     return f"{prefix}:session:{identifier}"
 
 
+@lru_cache(maxsize=REMEMBERED_SIDS)
 def session_place(prefix: str, sid: str) -> SessionPlace:
-    """Where the record of the valid ``sid`` lives.
+    """Where the record of ``sid`` lives. Remembered: a process sees the same sids again and again.
+
+    :raises ValueError: when it has not the shape of a sid
 
     A sid has 500 random bits, so a plain hash needs no stretching, and of its digest one part tells
     nothing about the other.
     """
+    if not is_valid_sid(sid):
+        raise ValueError("Invalid session id")
     digest = blake2b(sid.encode("ascii"), digest_size=48, person=b"odoo session").digest()
     return SessionPlace(
         identifier_key(prefix, sid[:IDENTIFIER_LENGTH]), digest[:16].hex(), digest[16:]

@@ -12,7 +12,9 @@ from pathlib import Path
 Call = Callable[[], object]
 
 
-def medians(calls: Mapping[str, Call], rounds: int, after: Mapping[str, Call] | None = None) -> dict[str, float]:
+def medians(
+    calls: Mapping[str, Call], rounds: int, after: Mapping[str, Call] | None = None
+) -> dict[str, float]:
     """The median of each call's time, in seconds.
 
     Each round makes every call once, in an order of its own: what one call leaves behind (cold
@@ -36,16 +38,21 @@ def medians(calls: Mapping[str, Call], rounds: int, after: Mapping[str, Call] | 
 
 def load() -> str:
     """How busy the machine is."""
-    return f"load {' '.join(Path('/proc/loadavg').read_text().split()[:3])} on {os.cpu_count()} CPUs"
+    return (
+        f"load {' '.join(Path('/proc/loadavg').read_text().split()[:3])} on {os.cpu_count()} CPUs"
+    )
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Columns aligned: the first to the left, the others to the right; an empty row is a line."""
     lines = [list(header), [], *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*(line for line in lines if line), strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if index else cell.ljust(width) for index, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        if line
-        else "-" * (sum(widths) + 2 * (len(widths) - 1))
-        for line in lines
-    )  # fmt: skip
+    widths = [
+        max(map(len, column)) for column in zip(*(line for line in lines if line), strict=True)
+    ]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join(_aligned(line, widths) if line else rule for line in lines)
+
+
+def _aligned(cells: list[str], widths: list[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])

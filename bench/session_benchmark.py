@@ -16,9 +16,9 @@ import psycopg2
 import redis
 import session_stores as contestants
 from measure import load, medians, table
-from stack.servers import PostgreSQL, Redis
-
 from odoo import release
+
+from stack.servers import PostgreSQL, Redis
 
 TIMEOUT = 1.0  # seconds, of the raw client: what the addon's default of 2.0 gives a connection
 HOT_SESSIONS = 100
@@ -40,13 +40,18 @@ def run(folder: Path, rounds: int, counts: list[int]) -> None:
     """Start the servers, measure at each number of stored sessions, print the table."""
     session_db, note = contestants.install_session_db()
     # 2 databases of 100,000 sessions are 140 MB: all in memory, as Redis has it.
-    server, postgres = Redis(folder / "redis"), PostgreSQL(folder / "postgresql", config={"shared_buffers": "512MB"})
+    server, postgres = (
+        Redis(folder / "redis"),
+        PostgreSQL(folder / "postgresql", config={"shared_buffers": "512MB"}),
+    )
     with server:
         try:
             if session_db:
                 postgres.start()
             contestants.load_addons(folder / "data", server.url, session_db)
-            client = redis.Redis.from_url(server.url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+            client = redis.Redis.from_url(
+                server.url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
+            )
             stores: list[Any] = [contestants.Ours(client), contestants.Files(folder / "files")]
             if session_db:
                 stores += [contestants.SessionDb(postgres, collation) for collation in (None, "C")]
@@ -58,7 +63,9 @@ def run(folder: Path, rounds: int, counts: list[int]) -> None:
     print(load())
 
 
-def _measured(stores: list[Any], client: redis.Redis, rounds: int, counts: list[int]) -> dict[int, Figures]:
+def _measured(
+    stores: list[Any], client: redis.Redis, rounds: int, counts: list[int]
+) -> dict[int, Figures]:
     generate_key = stores[0].store.generate_key
     sids: list[str] = []
     hot = [generate_key() for _ in range(HOT_SESSIONS)]
@@ -97,7 +104,9 @@ def _one_session(stores: list[Any], client: redis.Redis, hot: list[str], rounds:
         calls["save", store.name] = _each(store.store.save, sessions)
     raw_keys = [f"raw:{sid}" for sid in hot]
     calls["get", RAW["get"]] = _each(client.get, raw_keys)
-    calls["save", RAW["save"]] = _each(lambda key: client.set(key, payload, ex=contestants.LIFETIME), raw_keys)
+    calls["save", RAW["save"]] = _each(
+        lambda key: client.set(key, payload, ex=contestants.LIFETIME), raw_keys
+    )
     medians(calls, 100)  # warm up
     return medians(calls, rounds)
 
@@ -120,13 +129,17 @@ def _many_sessions(stores: list[Any], sids: list[str], generate_key: Callable[[]
         if store.store.get_missing_session_identifiers(asked) != set(absent):
             raise RuntimeError(f"{store.name} misses others than it should")
         calls["missing", store.name] = _with(store.store.get_missing_session_identifiers, asked)
-        calls["delete", store.name] = _with(store.store.delete_from_identifiers, [sid[:42] for sid in doomed])
+        calls["delete", store.name] = _with(
+            store.store.delete_from_identifiers, [sid[:42] for sid in doomed]
+        )
         restores["delete", store.name] = _with(store.fill, doomed)
     first = medians(calls, 1, restores)
     slow = {key for key, seconds in first.items() if seconds > SLOW}
     if slow:
         figures |= medians({key: calls[key] for key in slow}, 2, restores)
-    return figures | medians({key: call for key, call in calls.items() if key not in slow}, MANY_ROUNDS, restores)
+    return figures | medians(
+        {key: call for key, call in calls.items() if key not in slow}, MANY_ROUNDS, restores
+    )
 
 
 def _with(function: Callable[[Any], object], value: Any) -> Callable[[], object]:
@@ -134,10 +147,18 @@ def _with(function: Callable[[Any], object], value: Any) -> Callable[[], object]
 
 
 def _show(figures: dict[int, Figures], counts: list[int]) -> None:
-    header = ["", *(word for count in counts for word in (f"at {count:,}", "× raw")), "growth", "target", ""]
+    header = [
+        "",
+        *(word for count in counts for word in (f"at {count:,}", "× raw")),
+        "growth",
+        "target",
+        "",
+    ]
     rows: list[list[str]] = []
     last = figures[counts[-1]]
-    names = list(dict.fromkeys([contestants.Ours.name, *RAW.values(), *sorted(name for _, name in last)]))
+    names = list(
+        dict.fromkeys([contestants.Ours.name, *RAW.values(), *sorted(name for _, name in last)])
+    )
     for operation, title in TITLES.items():
         rows += [*([[]] if rows else []), [title, *[""] * (len(header) - 1)]]
         unit = 1e6 if operation in RAW else 1e3
@@ -146,7 +167,10 @@ def _show(figures: dict[int, Figures], counts: list[int]) -> None:
             row = ["  " + name]
             for count in counts:
                 raw = figures[count].get((operation, RAW.get(operation, "")))
-                row += [f"{figures[count][key] * unit:,.1f}", f"{figures[count][key] / raw:.2f}" if raw else ""]
+                row += [
+                    f"{figures[count][key] * unit:,.1f}",
+                    f"{figures[count][key] / raw:.2f}" if raw else "",
+                ]
             row.append(f"{last[key] / figures[counts[0]][key]:.2f}" if len(counts) > 1 else "")
             row += _verdict(operation, key, last) if name == contestants.Ours.name else ["", ""]
             rows.append(row)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from stack import environment
-from stack.servers import PostgreSQL
-
 from odoo import http
 from odoo.modules.module import initialize_sys_path
 from odoo.tools import config
+
+from stack import environment
+from stack.servers import PostgreSQL
 
 SESSION_DB = "odoo-addon-session_db"
 LIFETIME = 7 * 24 * 3600  # seconds
@@ -75,11 +75,11 @@ class Ours:
         sample = self.store.new()
         sample.update(session_content())
         self.store.save(sample)
-        [self._key] = [key.decode() for key in client.keys("*") if sample.sid[:42] in key.decode()]
+        [self._key] = [key.decode() for key in client.keys(f"*{sample.sid[:42]}*")]
         self._identifier, self._dump = sample.sid[:42], client.dump(self._key)
 
     def fill(self, sids: list[str]) -> None:
-        """Copies of one real record: the same size and lifetime, though these sids don't open them."""
+        """Copies of one real record: same size and lifetime, though these sids don't open them."""
         for start in range(0, len(sids), FILL_LENGTH):
             with self._client.pipeline(transaction=False) as pipeline:
                 for sid in sids[start : start + FILL_LENGTH]:
@@ -95,7 +95,9 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self.store = http.FilesystemSessionStore(str(folder), session_class=http.Session, renew_missing=True)
+        self.store = http.FilesystemSessionStore(
+            str(folder), session_class=http.Session, renew_missing=True
+        )
         self._payload = json.dumps(session_content())
 
     def fill(self, sids: list[str]) -> None:
@@ -146,13 +148,25 @@ def install_session_db() -> tuple[Path | None, str]:
     folder = environment.home() / "bench" / "session_db"
     if not folder.exists():
         building = folder.with_name(f"session_db.{os.getpid()}.{threading.get_ident()}")
-        argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-deps",
+        ]
         done = subprocess.run(
-            [*argv, "--target", str(building), SESSION_DB], capture_output=True, text=True, check=False
+            [*argv, "--target", str(building), SESSION_DB],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             shutil.rmtree(building, ignore_errors=True)
-            return None, f"{SESSION_DB} could not be installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+            why = done.stderr.strip().rpartition("\n")[2]
+            return None, f"{SESSION_DB} could not be installed: {why}"
         building.replace(folder)
     [found] = importlib.metadata.distributions(name=SESSION_DB, path=[str(folder)])
     return folder, f"{SESSION_DB} {found.version}"

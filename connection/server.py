@@ -55,14 +55,16 @@ class RedisServer:
         return f"<RedisServer {self.shown_url}>"
 
     def execute(self, *command: Any) -> Any:
-        """Run one command.
+        """Run one command; its answer as Redis gives it.
 
         :raises RedisUnavailableError: Redis did not answer, or cannot serve now
         :raises WrongTypeError: the key holds another type
         """
         self._admit()
         try:
-            answer = self._client.execute_command(*command)
+            answer = self._ask(*command)
+        except NoScriptError:
+            raise
         except RedisError as error:
             raise self._translated(error) from error
         self._answered()
@@ -73,16 +75,10 @@ class RedisServer:
 
         :raises RedisUnavailableError: Redis did not answer, or cannot serve now
         """
-        self._admit()
         try:
-            try:
-                answer = self._client.execute_command("EVALSHA", script.sha, 1, key, *arguments)
-            except NoScriptError:
-                answer = self._client.execute_command("EVAL", script.text, 1, key, *arguments)
-        except RedisError as error:
-            raise self._translated(error) from error
-        self._answered()
-        return answer
+            return self.execute("EVALSHA", script.sha, 1, key, *arguments)
+        except NoScriptError:
+            return self.execute("EVAL", script.text, 1, key, *arguments)
 
     def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run many independent commands in few round trips; their answers, in order.
@@ -125,6 +121,23 @@ class RedisServer:
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
         self._client.connection_pool.disconnect()
+
+    def _ask(self, *command: Any) -> Any:
+        """One round trip, with the pool and the retry of redis-py.
+
+        Its ``execute_command`` does the same, and measures: a tenth of the time of a round trip.
+        """
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+
+        def ask() -> Any:
+            connection.send_command(*command)
+            return connection.read_response()
+
+        try:
+            return connection.retry.call_with_retry(ask, lambda _error: connection.disconnect())
+        finally:
+            pool.release(connection)
 
     def _admit(self) -> None:
         if not self._breaker.allows():

@@ -115,9 +115,10 @@ class RedisSessionStore(SessionStore):
 
         :raises SessionStoreUnavailable: when Redis does not say whether there is one
         """
-        if not is_valid_sid(sid):
+        try:
+            place = session_place(self._prefix, sid)
+        except ValueError:
             return self.new()
-        place = session_place(self._prefix, sid)
         record = self._read(place)
         if record is None:
             return self.new()
@@ -331,8 +332,6 @@ class RedisSessionStore(SessionStore):
             self._run(scripts.DELETE, place.key, place.field, b"")
 
     def _place_of(self, sid: Any) -> SessionPlace:
-        if not is_valid_sid(sid):
-            raise ValueError("Invalid session id")
         return session_place(self._prefix, sid)
 
     def _sealed(self, place: SessionPlace, data: dict[str, Any], *, ttl: int) -> SessionRecord:
