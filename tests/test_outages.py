@@ -34,7 +34,7 @@ def until(condition, seconds=10):
 class Proxy(socketserver.ThreadingTCPServer):
     """A TCP proxy before a server, that can break connections as a network does.
 
-    ``mode``: "pass", "reset" (RST on the next data), "cut" (close in the middle of an answer),
+    ``mode``: "pass", "reset" (RST on data), "reset once", "cut" (close in the middle of an answer),
     "hole" (accept and never answer).
     """
 
@@ -59,7 +59,8 @@ class Proxy(socketserver.ThreadingTCPServer):
             while data := source.recv(65536):
                 if self.mode == "hole":
                     continue
-                if self.mode == "reset":
+                if self.mode in {"reset", "reset once"}:
+                    self.mode = "pass" if self.mode == "reset once" else "reset"
                     for end in (source, sink):
                         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         end.close()
@@ -191,6 +192,20 @@ def test_a_stale_connection_is_no_outage(own_redis, make_store, new_session):
     own_redis.cli("CLIENT", "KILL", "TYPE", "normal")
     session["a"] = 1
     store.save(session)
+    assert store.get(session.sid)["a"] == 1
+
+
+def test_a_connection_lost_in_use_is_tried_once_more(proxy, make_store, new_session):
+    """A reset in the middle of a question costs one more connection, not a 503."""
+    store = make_store(proxy)
+    session = new_session(store)
+    store.save(session)
+    proxy.mode = "reset once"
+    assert not store.get(session.sid).is_new
+    proxy.mode = "reset once"
+    session["a"] = 1
+    store.save(session)
+    assert proxy.mode == "pass"
     assert store.get(session.sid)["a"] == 1
 
 
