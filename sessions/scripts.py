@@ -1,26 +1,29 @@
 """The changes of a session, each one atomic step on one key.
 
-Constant texts; data reach them as arguments only. A field whose value starts with «superseded» is a
-sid that a soft rotation replaced: it is never made live again.
+Constant texts; data reach them as arguments only. A field whose value starts with the «s» of
+«superseded» is a sid that a soft rotation replaced: it is never made live again.
 """
 
 from ..connection import Script
 
-# ARGV: field, value, ttl (ms), "1" to create it where it is not, "1" to drop its siblings
+# What SAVE is to do with a session that is not there, and with the siblings of one that is.
+KEEP, CREATE, ALONE = b"keep", b"create", b"alone"
+
+# ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings
 SAVE = Script("""
 local current = redis.pcall('HGET', KEYS[1], ARGV[1])
 if type(current) == 'table' then
     redis.call('UNLINK', KEYS[1])
     current = false
 end
-if not current and ARGV[4] ~= '1' then
-    return 'revoked'
-end
-local superseded = '^superseded '
-if current and string.find(current, superseded) and not string.find(ARGV[2], superseded) then
+if not current then
+    if ARGV[4] ~= 'create' then
+        return 'revoked'
+    end
+elseif string.sub(current, 1, 1) == 's' and string.sub(ARGV[2], 1, 1) ~= 's' then
     return 'superseded'
 end
-if ARGV[5] == '1' then
+if ARGV[4] == 'alone' then
     redis.call('UNLINK', KEYS[1])
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -51,7 +54,7 @@ if type(current) ~= 'table' then
     if not current or (ARGV[2] ~= '' and current ~= ARGV[2]) then
         return 0
     end
-    if string.find(current, '^superseded ') then
+    if string.sub(current, 1, 1) == 's' then
         return redis.call('HDEL', KEYS[1], ARGV[1])
     end
 end

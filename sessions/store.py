@@ -116,7 +116,7 @@ class RedisSessionStore(SessionStore):
         :raises SessionStoreUnavailable: when Redis does not say whether there is one
         """
         try:
-            place = session_place(self._prefix, sid)
+            place = self._place_of(sid)
         except ValueError:
             return self.new()
         record = self._read(place)
@@ -135,7 +135,7 @@ class RedisSessionStore(SessionStore):
         :raises SessionStoreUnavailable: when Redis did not take it
         :raises ValueError: when its sid is not one
         """
-        self._save(session)
+        self._save(session, scripts.CREATE if session.is_new else scripts.KEEP)
 
     def delete(self, session: Any) -> None:
         """Forget a session: all its sids, or only this one where it is superseded.
@@ -163,7 +163,7 @@ class RedisSessionStore(SessionStore):
         try:
             # record.data may be the session's own, changed since: what was stored is in the bytes.
             data = unseal(place, record.raw).data
-            noted = self._sealed(place, data, ttl=self._ttl(session))
+            noted = self._sealed(place, data, self._ttl(session))
             return self._exchange(place, record, noted.ttl, (place, noted))
         except (CorruptRecordError, RedisUnavailableError) as error:
             _logger.debug("Activity not noted: %s", error)
@@ -189,7 +189,7 @@ class RedisSessionStore(SessionStore):
             return
         if session["create_time"] + SESSION_DELETION_TIMER < time.time():
             del session["gc_previous_sessions"]
-            self._save(session, alone=True)
+            self._save(session, scripts.ALONE)
 
     # -- many sessions -----------------------------------------------------------------------------
 
@@ -231,17 +231,11 @@ class RedisSessionStore(SessionStore):
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def _save(self, session: Any, *, alone: bool = False) -> None:
+    def _save(self, session: Any, how: bytes) -> None:
         place = self._place_of(session.sid)
-        record = self._sealed(place, session._Session__data, ttl=self._ttl(session))
+        record = self._sealed(place, session._Session__data, self._ttl(session))
         outcome = self._run(
-            scripts.SAVE,
-            place.key,
-            place.field,
-            record.raw,
-            record.ttl * 1000,
-            int(session.is_new),
-            int(alone),
+            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, how
         )
         if outcome == b"saved":
             self._remember(session, record)
@@ -255,8 +249,10 @@ class RedisSessionStore(SessionStore):
         session.sid = self.generate_key()
         self._renew(session, env)
         place = self._place_of(session.sid)
-        record = self._sealed(place, dict(session), ttl=self._ttl(session))
-        self._run(scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, 1, 0)
+        record = self._sealed(place, dict(session), self._ttl(session))
+        self._run(
+            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, scripts.CREATE
+        )
         self._remember(session, record)
         # Last: whatever fails before leaves the old session as it was.
         self._delete(old, record_of_old)
@@ -275,9 +271,9 @@ class RedisSessionStore(SessionStore):
                 "next_sid": next_sid,
                 "deletion_time": time.time() + SESSION_DELETION_TIMER,
             },
-            ttl=ttl,
+            ttl,
         )
-        record = self._sealed(new, dict(successor), ttl=ttl)
+        record = self._sealed(new, dict(successor), ttl)
         for _attempt in range(ROTATION_ATTEMPTS):
             current = self._read(old)
             if current is None and not session.is_new:
@@ -334,7 +330,7 @@ class RedisSessionStore(SessionStore):
     def _place_of(self, sid: Any) -> SessionPlace:
         return session_place(self._prefix, sid)
 
-    def _sealed(self, place: SessionPlace, data: dict[str, Any], *, ttl: int) -> SessionRecord:
+    def _sealed(self, place: SessionPlace, data: dict[str, Any], ttl: int) -> SessionRecord:
         now = time.time()
         return SessionRecord(data, now, ttl, seal(place, data, seen=now, ttl=ttl))
 
@@ -349,10 +345,12 @@ class RedisSessionStore(SessionStore):
         current = self._lifetime_of(session)
         if current is not None:
             self.learn(session.db, current)
-        if self._anonymous_ttl is not None and not session.uid:
+        data = session._Session__data
+        if self._anonymous_ttl is not None and not data.get("uid"):
             return self._anonymous_ttl
         # What a vacuum says of sessions without a database is for those that are idle by then.
-        learnt = self._lifetimes.get(session.db) if session.db else None
+        db = data.get("db")
+        learnt = self._lifetimes.get(db) if db else None
         return learnt.seconds if learnt else SESSION_LIFETIME
 
     def _is_expired(self, record: SessionRecord) -> bool:
