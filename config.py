@@ -33,6 +33,10 @@ _LEGACY = {
 }
 
 
+# What Kubernetes puts in the environment of every pod for a service called odoo-redis…
+_is_kubernetes = re.compile(r"(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_(TCP|UDP)\w*").fullmatch
+
+
 def masked(url: str) -> str:
     """``url`` without its password and options, for logs.
 
@@ -40,8 +44,14 @@ def masked(url: str) -> str:
     'redis://odoo:***@cache:6379/1'
     >>> masked("unix://:s3cret@/run/redis.sock?db=2")
     'unix://:***@/run/redis.sock'
+    >>> masked("redis://odoo:not:enc@ded@cache")
+    'redis://odoo:***@cache'
     """
-    return re.sub(r":[^:@/]*@|(?<=//):.*@", ":***@", url.partition("?")[0])
+    parts = urlsplit(url)
+    credentials, at, address = parts.netloc.rpartition("@")
+    user, colon, _password = credentials.partition(":")
+    hidden = f"{user}{colon}{'***' if colon else ''}{at}"
+    return f"{parts.scheme}://{hidden}{address}{parts.path}"
 
 
 def _url(text: str) -> str:
@@ -155,6 +165,8 @@ class Settings:
             if not variable.startswith(ENV_PREFIX) or not value:
                 continue
             name = variable.removeprefix(ENV_PREFIX).lower()
+            if _is_kubernetes(name.upper()) or (name.endswith("port") and "://" in value):
+                continue
             if name not in known:
                 expected = ", ".join(ENV_PREFIX + option.upper() for option in known)
                 raise ConfigurationError(f"{variable}: unknown; expected one of {expected}")

@@ -5,6 +5,7 @@ further up.
 """
 
 import logging
+import queue
 from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any
@@ -27,29 +28,34 @@ _logger = logging.getLogger(__name__)
 
 PROBE_INTERVAL = 1.0  # seconds between two attempts while the server does not answer
 PIPELINE_LENGTH = 1000  # commands a round trip, where there are many
+MAX_CONNECTIONS = 64  # per process; a caller beyond waits for one of them
 
 
 class RedisServer:
     """One Redis server, safe to share between threads, greenlets and forked processes.
 
-    redis-py's pool gives each thread its own connection and starts afresh after a fork.
+    redis-py's pool lends a connection to each call, and starts afresh after a fork.
 
     :param url: ``redis://``, ``rediss://`` or ``unix://``
     :param shown_url: the same for people: without its password
-    :param timeout: seconds that one call may wait, in all
+    :param timeout: seconds that one call may wait: half for a connection, half for the answer
     """
 
     def __init__(self, url: str, *, shown_url: str, timeout: float) -> None:
         self.shown_url = shown_url
         self._breaker = Breaker(PROBE_INTERVAL)
-        # The budget is for connecting and for the answer. A lost connection is tried once more
-        # (the pool's may be stale after a restart); a silent server is not.
-        self._client: Any = redis.Redis.from_url(
+        # A lost connection is tried once more (the pool's may be stale after a restart); a silent
+        # server is not. RESP2, because it takes fewer questions to open a connection.
+        pool = redis.BlockingConnectionPool.from_url(
             url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=timeout / 2,
             socket_connect_timeout=timeout / 2,
             socket_timeout=timeout / 2,
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            protocol=2,
         )
+        self._client: Any = redis.Redis(connection_pool=pool)
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.shown_url}>"
@@ -64,6 +70,7 @@ class RedisServer:
         try:
             answer = self._ask(*command)
         except NoScriptError:
+            self._answered()
             raise
         except RedisError as error:
             raise self._translated(error) from error
@@ -111,10 +118,11 @@ class RedisServer:
                 f"Redis at {self.shown_url} refuses the user or password of the URL ({error}); "
                 "expected redis://user:password@host:port/db, or redis://:password@host:port/db"
             ) from error
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise RedisUnavailableError(f"Redis at {self.shown_url}: {error}") from error
         except RedisError as error:
-            raise ConfigurationError(f"Redis at {self.shown_url} refuses: {error}") from error
+            message = f"Redis at {self.shown_url}: {error}"
+            if isinstance(error, ResponseError) and "DB index" in str(error):
+                raise ConfigurationError(f"{message}; expected a database it has") from error
+            raise RedisUnavailableError(message) from error
         finally:
             self.disconnect()
 
@@ -136,6 +144,11 @@ class RedisServer:
 
         try:
             return connection.retry.call_with_retry(ask, lambda _error: connection.disconnect())
+        except RedisError:
+            raise
+        except BaseException:  # whatever interrupted it: the answer to come is nobody else's
+            connection.disconnect()
+            raise
         finally:
             pool.release(connection)
 
@@ -154,6 +167,8 @@ class RedisServer:
             if str(error).startswith("WRONGTYPE"):
                 return WrongTypeError(str(error))
             _logger.warning("Redis at %s refuses: %s", self.shown_url, error)
+        elif isinstance(error.__context__, queue.Empty):  # our own doing, not the server's
+            _logger.warning("All %d connections to Redis are busy", MAX_CONNECTIONS)
         elif self._breaker.fail():
             _logger.warning("Redis at %s does not answer: %s", self.shown_url, error)
         return RedisUnavailableError(f"Redis at {self.shown_url}: {error}")

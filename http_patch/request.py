@@ -1,6 +1,7 @@
 """``odoo.http.Request``: sessions of a request.
 
 * ``_save_session`` ends a request: that is the activity which extends a session.
+* ``_inject_future_response`` gives the response its cookies: a user's lives as long as the session.
 * ``_get_session_and_dbname`` begins it: what needs no session is served without Redis.
 """
 
@@ -25,12 +26,14 @@ _SESSIONLESS_PATHS = {"/web/health"}
 def check() -> None:
     """Refuse an Odoo whose requests handle sessions in another way."""
     require_signature(Request._save_session, "self", "env")
+    require_signature(Request._inject_future_response, "self", "response")
     require_signature(Request._get_session_and_dbname, "self")
 
 
 def apply() -> None:
-    """Patch both methods."""
+    """Patch the methods."""
     Request._save_session = _noting_activity(Request._save_session)
+    Request._inject_future_response = _renewing_cookie(Request._inject_future_response)
     Request._get_session_and_dbname = _serving_without_redis(Request._get_session_and_dbname)
 
 
@@ -59,15 +62,30 @@ def _noting_activity(original: Any) -> Any:
         if env:  # of another database than the request's
             store.learn(env.cr.dbname, get_session_max_inactivity(env))
         original(self, env)
-        session = self.session
-        if session.can_save and store.touch(session):
-            # The cookie lives as long as the session, and core renews it with a change only.
-            max_age = get_session_max_inactivity(env or self.env)
-            self.future_response.set_cookie(
-                "session_id", session.sid, max_age=max_age, httponly=True
-            )
+        if self.session.can_save:
+            self.renewed_lifetime = store.touch(self.session)
 
     return _save_session
+
+
+def _renewing_cookie(original: Any) -> Any:
+    """Send the cookie again when activity was noted; core does so when the session changed.
+
+    Only a user's: a visitor's response may be kept and shown to others (``website_page``), and one
+    that says it is public may be kept by any cache.
+    """
+
+    @functools.wraps(original)
+    def _inject_future_response(self: Any, response: Any) -> Any:
+        lifetime = vars(self).pop("renewed_lifetime", None)
+        public = "public" in response.headers.get("Cache-Control", "")
+        if lifetime and self.session.uid and not public:
+            self.future_response.set_cookie(
+                "session_id", self.session.sid, max_age=lifetime, httponly=True
+            )
+        return original(self, response)
+
+    return _inject_future_response
 
 
 def _serving_without_redis(original: Any) -> Any:

@@ -138,36 +138,36 @@ class RedisSessionStore(SessionStore):
         self._save(session, scripts.CREATE if session.is_new else scripts.KEEP)
 
     def delete(self, session: Any) -> None:
-        """Forget a session: all its sids, or only this one where it is superseded.
+        """Forget a session: all its sids, or only this one if its time ran out after a rotation.
 
         So a logout leaves no way back in, not even by a rotation it did not know of, while the
         late end of a superseded sid logs nobody out.
         """
         self._delete(self._place_of(session.sid), getattr(session, "record", None))
 
-    def touch(self, session: Any) -> bool:
+    def touch(self, session: Any) -> int | None:
         """Note activity on a session: its timeout starts again.
 
         Coalesced, and without rewriting its content: a concurrent ``save`` is never undone. A
         Redis that does not answer is passed over: the next activity will be noted.
 
-        :return: whether it was due, and noted now
+        :return: the timeout in seconds if it was due, and noted now
         """
         record = getattr(session, "record", None)
         if record is None or record.superseded:
-            return False
+            return None
         now = time.time()
         if now - record.seen < min(record.ttl / ACTIVITY_FRACTION, ACTIVITY_INTERVAL):
-            return False
+            return None
         place = self._place_of(session.sid)
         try:
             # record.data may be the session's own, changed since: what was stored is in the bytes.
             data = unseal(place, record.raw).data
             noted = self._sealed(place, data, self._ttl(session))
-            return self._exchange(place, record, noted.ttl, (place, noted))
+            return noted.ttl if self._exchange(place, record, noted.ttl, (place, noted)) else None
         except (CorruptRecordError, RedisUnavailableError) as error:
             _logger.debug("Activity not noted: %s", error)
-            return False
+            return None
 
     def rotate(self, session: Any, env: Any, soft: bool = False) -> None:
         """Give a session another sid; mirrors ``FilesystemSessionStore.rotate``.
@@ -185,11 +185,17 @@ class RedisSessionStore(SessionStore):
 
         Mirrors ``FilesystemSessionStore.delete_old_sessions``; the live one is never absent.
         """
-        if "gc_previous_sessions" not in session:
+        if "gc_previous_sessions" not in session or "next_sid" in session:
             return
-        if session["create_time"] + SESSION_DELETION_TIMER < time.time():
-            del session["gc_previous_sessions"]
+        if session["create_time"] + SESSION_DELETION_TIMER >= time.time():
+            return
+        was_dirty = session.is_dirty
+        del session["gc_previous_sessions"]
+        try:
             self._save(session, scripts.ALONE)
+        except SessionStoreUnavailable:  # tidying up can wait
+            session["gc_previous_sessions"] = True
+            session.is_dirty = was_dirty
 
     # -- many sessions -----------------------------------------------------------------------------
 
@@ -240,9 +246,7 @@ class RedisSessionStore(SessionStore):
         if outcome == b"saved":
             self._remember(session, record)
         else:
-            _logger.info(
-                "Session %s… was %s meanwhile, not saved", session.sid[:8], outcome.decode()
-            )
+            self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
         old, record_of_old = self._place_of(session.sid), getattr(session, "record", None)
@@ -277,7 +281,7 @@ class RedisSessionStore(SessionStore):
         for _attempt in range(ROTATION_ATTEMPTS):
             current = self._read(old)
             if current is None and not session.is_new:
-                _logger.info("Session %s… was revoked meanwhile, not rotated", session.sid[:8])
+                self._leave(session, "was revoked meanwhile, not rotated")
                 return
             if current is not None and "next_sid" in current.data:
                 session.sid = current.data["next_sid"]
@@ -289,7 +293,13 @@ class RedisSessionStore(SessionStore):
                 session.should_rotate = False
                 self._remember(session, record)
                 return
-        _logger.info("Session %s… is too busy, rotated later", session.sid[:8])
+        self._leave(session, "is too busy, rotated later")
+
+    def _leave(self, session: Any, why: str) -> None:
+        """Do without storing a session. Clean, so that no cookie is sent for what is not there: it
+        would overwrite the one that another request got for its successor."""
+        session.is_dirty = False
+        _logger.info("Session %s… %s", session.sid[:8], why)
 
     def _renew(self, session: Any, env: Any) -> None:
         """What makes a session valid under its new sid."""
@@ -321,11 +331,20 @@ class RedisSessionStore(SessionStore):
         return bool(self._run(scripts.EXCHANGE, place.key, place.field, raw, ttl * 1000, *values))
 
     def _delete(self, place: SessionPlace, record: SessionRecord | None) -> None:
-        """Delete what was live when it was read with all its family; decide there otherwise."""
-        if record is not None and not record.superseded:
+        """Delete what was valid when it was read with all its family; decide there otherwise."""
+        if record is not None and self._is_valid(place, record):
             self._execute("UNLINK", place.key)
         else:
             self._run(scripts.DELETE, place.key, place.field, b"")
+
+    def _is_valid(self, place: SessionPlace, record: SessionRecord) -> bool:
+        """Whether it authenticates: live, or superseded a moment ago."""
+        if not record.superseded:
+            return True
+        try:
+            return bool(unseal(place, record.raw).data["deletion_time"] > time.time())
+        except (CorruptRecordError, KeyError):
+            return False
 
     def _place_of(self, sid: Any) -> SessionPlace:
         return session_place(self._prefix, sid)

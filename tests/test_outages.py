@@ -7,11 +7,12 @@ import socketserver
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
-from odoo.addons.redis_session_ormcache.connection.server import PROBE_INTERVAL
+from odoo.addons.redis_session_ormcache.connection.server import MAX_CONNECTIONS, PROBE_INTERVAL
 from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
 from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable
 from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
@@ -209,6 +210,16 @@ def test_a_connection_lost_in_use_is_tried_once_more(proxy, make_store, new_sess
     assert store.get(session.sid)["a"] == 1
 
 
+def test_many_callers_share_the_connections(own_redis, make_store, new_session):
+    """More callers at once than connections wait their turn; that is no outage."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    with ThreadPoolExecutor(300) as pool:
+        assert all(pool.map(lambda _n: not store.get(session.sid).is_new, range(3000)))
+    assert len(own_redis.cli("CLIENT", "LIST").splitlines()) <= MAX_CONNECTIONS + 1
+
+
 def test_scripts_survive_a_flush(own_redis, make_store, new_session):
     """A server that forgot the scripts is told their text again."""
     store = make_store(own_redis)
@@ -220,19 +231,41 @@ def test_scripts_survive_a_flush(own_redis, make_store, new_session):
     assert store.get(session.sid)["a"] == 1
 
 
-def test_a_refused_write_is_an_outage_too(own_redis, make_store, new_session):
+@pytest.mark.parametrize(
+    ("refuse", "allow"),
+    [
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+        (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+    ],
+)
+def test_a_refused_write_is_an_outage_too(own_redis, make_store, new_session, refuse, allow):
     """A full or read-only Redis takes no save, and says so; what is there remains readable."""
     store = make_store(own_redis)
     session = new_session(store)
     store.save(session)
-    own_redis.cli("CONFIG", "SET", "maxmemory", "1")
+    own_redis.cli(*refuse)
     session["a"] = 1
     with pytest.raises(SessionStoreUnavailable):
         store.save(session)
     assert "a" not in store.get(session.sid)
-    own_redis.cli("CONFIG", "SET", "maxmemory", "0")
+    own_redis.cli(*allow)
     store.save(session)
     assert store.get(session.sid)["a"] == 1
+
+
+def test_tidying_up_can_wait(own_redis, make_store, new_session):
+    """A request that only reads is served by a read-only Redis, though siblings are due to go."""
+    store = make_store(own_redis)
+    session = new_session(store, gc_previous_sessions=True, create_time=0)
+    store.save(session)
+    session = store.get(session.sid)
+    own_redis.cli("REPLICAOF", "127.0.0.1", "1")
+    store.delete_old_sessions(session)
+    assert session["gc_previous_sessions"]
+    assert not session.is_dirty
+    own_redis.cli("REPLICAOF", "NO", "ONE")
+    store.delete_old_sessions(session)
+    assert "gc_previous_sessions" not in store.get(session.sid)
 
 
 def test_a_wrong_password_is_no_empty_session(tmp_path, make_store):

@@ -15,15 +15,19 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from odoo.addons.redis_session_ormcache import post_load
 from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore
 
+PATCHED = "_save_session", "_inject_future_response", "_get_session_and_dbname"
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed():
     """As Odoo does it; the settings are those of the configuration file pytest was given."""
-    saved = Application.session_store, Request._save_session, Request._get_session_and_dbname
+    saved = Application.session_store
+    methods = {name: vars(Request)[name] for name in PATCHED}
     post_load()
     yield
-    Application.session_store = saved[0]
-    Request._save_session, Request._get_session_and_dbname = saved[1:]
+    Application.session_store = saved
+    for name, method in methods.items():
+        setattr(Request, name, method)
     vars(root).pop("session_store", None)
     from odoo.addons.redis_session_ormcache.http_patch import install
 

@@ -193,6 +193,19 @@ def test_an_unknown_setting_stops(tmp_path, environ, section, told):
     assert told in str(error.value)
 
 
+def test_the_environment_of_a_kubernetes_pod_is_no_setting(tmp_path):
+    """Variables that it makes for a service called odoo-redis… are passed over; others are not."""
+    environ = {
+        "ODOO_REDIS_SERVICE_HOST": "10.0.0.1",
+        "ODOO_REDIS_MASTER_SERVICE_PORT_TCP_REDIS": "6379",
+        "ODOO_REDIS_PORT": "tcp://10.0.0.1:6379",
+        "ODOO_REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+    }
+    assert settings_of(tmp_path, environ) == (Settings(), [])
+    with pytest.raises(ConfigurationError, match="ODOO_REDIS_PORT: unknown"):
+        settings_of(tmp_path, {"ODOO_REDIS_PORT": "6380"})
+
+
 def test_a_broken_file_stops(tmp_path):
     """A file that cannot be parsed is named."""
     with pytest.raises(ConfigurationError, match=r"odoo\.conf cannot be read"):
@@ -219,7 +232,14 @@ def test_names_of_other_addons_are_understood(tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://u:s3cret@h:1/0", "redis://:s3cret@h", "unix://:s3cret@/x", "rediss://u:s3%40cret@h"],
+    [
+        "redis://u:s3cret@h:1/0",
+        "redis://:s3cret@h",
+        "unix://:s3cret@/x",
+        "rediss://u:s3%40cret@h",
+        "redis://u:s3@cret@h",
+        "redis://u:s3cret:s3cret@h",
+    ],
 )
 def test_the_repr_has_no_password(url):
     """Settings may be logged."""

@@ -42,10 +42,13 @@ def test_a_revoked_session_does_not_come_back(redis_store, new_session, raw):
     redis_store.delete_from_identifiers([session.sid[:STORED_SESSION_BYTES]])
     session["late"] = True
     redis_store.save(session)
+    assert not session.is_dirty  # or Odoo would send the dead sid as a cookie
     redis_store.touch(session)
     sid = session.sid
+    session["late"] = False
     redis_store.rotate(session, None, True)
     assert session.sid == sid
+    assert not session.is_dirty
     session["gc_previous_sessions"] = True
     session["create_time"] = 0
     redis_store.delete_old_sessions(session)
@@ -60,6 +63,7 @@ def test_a_superseded_sid_does_not_become_live_again(redis_store, new_session):
     redis_store.rotate(session, None, True)
     late["late"] = True
     redis_store.save(late)
+    assert not late.is_dirty
     assert redis_store.get(late.sid)["next_sid"] == session.sid
     redis_store.rotate(late, None, True)
     assert late.sid == session.sid
@@ -69,11 +73,14 @@ def test_cleaning_up_under_a_superseded_sid_keeps_the_successor(redis_store, new
     """Of three generations, the middle one's late clean-up does not end the newest."""
     session = saved(redis_store, new_session)
     redis_store.rotate(session, None, True)
-    middle = redis_store.get(session.sid)
+    before = redis_store.get(session.sid)
     redis_store.rotate(session, None, True)
-    middle["create_time"] -= SESSION_DELETION_TIMER + 1
-    redis_store.delete_old_sessions(middle)
-    assert not redis_store.get(session.sid).is_new
+    after = redis_store.get(before.sid)
+    assert after["gc_previous_sessions"]
+    for middle in (before, after):
+        middle["create_time"] -= SESSION_DELETION_TIMER + 1
+        redis_store.delete_old_sessions(middle)
+        assert not redis_store.get(session.sid).is_new
 
 
 def test_logout_ends_the_superseded_sid_too(redis_store, new_session):
@@ -96,13 +103,27 @@ def test_logout_during_a_rotation_ends_the_successor(redis_store, new_session):
     assert not redis_store.get(leaving.sid).is_new
 
 
-def test_a_late_request_under_the_old_sid_logs_nobody_out(redis_store, new_session):
-    """Ending a superseded sid (its timer ran out) leaves the successor."""
+def test_logout_under_the_old_sid_ends_the_successor(redis_store, new_session):
+    """A logout sent with the cookie from before a rotation ends what the rotation made."""
     session = saved(redis_store, new_session)
     old = session.sid
     redis_store.rotate(session, None, True)
-    late = redis_store.get(old)
-    redis_store.rotate(late, None)
+    leaving = redis_store.get(old)
+    leaving.clear()  # as Session.logout does
+    redis_store.rotate(leaving, None)
+    assert redis_store.get(session.sid).is_new
+
+
+def test_the_late_end_of_an_old_sid_logs_nobody_out(redis_store, new_session):
+    """Ending a superseded sid whose time ran out leaves the successor."""
+    session = saved(redis_store, new_session)
+    old = session.sid
+    redis_store.rotate(session, None, True)
+    with freeze_time() as clock:
+        clock.tick(SESSION_DELETION_TIMER + 1)
+        late = redis_store.get(old)
+        late.clear()
+        redis_store.rotate(late, None)
     assert redis_store.get(old).is_new
     assert not redis_store.get(session.sid).is_new
 
