@@ -1,6 +1,7 @@
 """Two nodes, one Redis: what users and administrators see."""
 
 import base64
+import contextlib
 import hmac
 import re
 import struct
@@ -139,6 +140,35 @@ def test_requests_at_once_get_one_new_cookie(nodes, browser, node_store, raw, ke
     browser.sid = sids.pop()
     assert [browser.uid(node) for node in nodes] == [uid, uid]
     assert raw.hlen(key(browser)) == 2
+
+
+def test_a_session_revoked_meanwhile_gives_no_cookie(
+    nodes, browser, node_store, postgres, database
+):
+    """A slow request whose session ended under it does not answer with the dead sid, which would
+    overwrite the cookie that another request got since."""
+    browser.login(nodes[0])
+    browser.uid(nodes[0])
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        contextlib.closing(
+            psycopg2.connect(
+                dbname=database, host=postgres.host, port=postgres.port, user=postgres.user
+            )
+        ) as connection,
+    ):
+        connection.cursor().execute("LOCK TABLE res_partner IN ACCESS EXCLUSIVE MODE")
+        slow = pool.submit(browser.post, nodes[0], "/web/session/get_session_info")
+        while postgres.sql(database, blocked) == "0":
+            assert not slow.done()
+            time.sleep(0.05)
+        node_store.delete_from_identifiers([browser.sid[:STORED_SESSION_BYTES]])
+        connection.rollback()
+        response = slow.result()
+    assert response.status_code == 200
+    assert response.json()["result"]["uid"]
+    assert "Set-Cookie" not in response.headers
 
 
 def test_the_cookie_outlives_a_node(make_node, redis, browser):
