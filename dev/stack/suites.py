@@ -6,9 +6,11 @@ that passes is reported as well. `dev/test suites --stock` runs the same without
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,10 +133,15 @@ def run_suite(suite: Suite, postgres: PostgreSQL, redis: Redis, stock: bool) -> 
     ]
     if count < suite.least:
         problems.append(f"only {count} tests were run, {suite.least} expected")
-    skipped = len(re.findall(r" skipped [\w.]+ ?:", text))
+    skipped = re.findall(r" skipped ([\w.]+) ?: (.*)", text)
+    problems += [
+        f"skipped: {name}: {why}"
+        for name, why in skipped
+        if re.search("chrome|websocket-client", why, re.IGNORECASE)
+    ]
     print(
         f"odoo suite {suite.name}: {count} tests, {len(failed & set(known))} known failures,"
-        f" {skipped} skipped, {len(problems)} problems, {time.monotonic() - start:.0f} s",
+        f" {len(skipped)} skipped, {len(problems)} problems, {time.monotonic() - start:.0f} s",
         flush=True,
     )
     for problem in problems:
@@ -181,11 +188,15 @@ def _odoo(
         "db_user": postgres.user,
         "db_name": database,
         "http_interface": "127.0.0.1",
+        "screenshots": data.parent / "screenshots",
     }
     write_conf(conf, {**common, **(options or {})}, {"url": redis.url} if redis else None)
     command = [*environment.odoo_command(), "-c", str(conf), "--stop-after-init", *arguments]
-    with log.open("wb") as out:
+    path = f"{environment.browser().parent}:{os.environ.get('PATH', os.defpath)}"
+    # The browser is killed and leaves its temporary files behind.
+    with log.open("wb") as out, tempfile.TemporaryDirectory() as temporary:
+        env = odoo_environment({"PATH": path, "TMPDIR": temporary})
         done = subprocess.run(
-            command, stdout=out, stderr=out, env=odoo_environment({}), cwd=data.parent, check=False
+            command, stdout=out, stderr=out, env=env, cwd=data.parent, check=False
         )
     return done.returncode
