@@ -5,7 +5,7 @@ in place in one step; a stamp written last says from what it was made, so a seco
 nothing and an interrupted one starts that part again. Nothing else changes, but see `public()`.
 
 Settings: `ODOO_DEV_HOME` (the folder), `ODOO_PATH` (an Odoo 19.0 source tree to use),
-`ODOO_DEV_PRIVATE=1` (ignore the servers installed on the machine and unpack private ones).
+`ODOO_DEV_PRIVATE=1` (ignore the servers and the browser of the machine and unpack private ones).
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ ODOO_FROM_GIT = """Run
 and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
-# What Odoo's tests look for, in this order, and what keeps it from calling home.
+# What Odoo's tests look for, in this order.
 BROWSERS = ("google-chrome", "chromium", "chromium-browser", "google-chrome-stable")
+# Odoo adds --headless, --no-sandbox, --disable-gpu and others.
 BROWSER_FLAGS = ("--disable-quic", "--disable-component-update", "--disable-sync")
 FONTS = """<fontconfig>
 <dir>{root}/usr/share/fonts</dir>
@@ -155,21 +156,19 @@ def browser() -> Path:
 
     It has the first name they look for, so they find it when its folder is first on PATH.
     """
-    folder = home() / "browser"
-    found = next(filter(None, map(shutil.which, () if _private() else BROWSERS)), None)
-    program, variables = Path(found or ""), {}
-    if not found:
+    script = home() / "browser" / BROWSERS[0]
+    found = [] if _private() else [path for name in BROWSERS if (path := shutil.which(name))]
+    command = [path for path in found if Path(path) != script][:1]
+    if not command:
         root = _servers("chromium")
-        program = root / "usr/lib/chromium/chromium"  # the one in usr/bin has absolute paths
-        # A home of its own, where it leaves a certificate store.
-        variables = {**library_path(program), "HOME": str(folder)}
+        program = root / "usr/lib/chromium/chromium"  # usr/bin/chromium has absolute paths
+        variables = {**library_path(program), "HOME": str(script.parent)}  # it writes there
         if not Path("/etc/fonts/fonts.conf").exists():
-            _write(folder / "fonts.conf", FONTS.format(root=root, cache=folder / "fonts"))
-            variables["FONTCONFIG_FILE"] = str(folder / "fonts.conf")
-    command = ["env", *(f"{name}={value}" for name, value in variables.items()), str(program)]
-    text = f'#!/bin/sh\nexec {shlex.join([*command, *BROWSER_FLAGS])} "$@"\n'
-    script = folder / BROWSERS[0]
-    _write(script, text, 0o755)
+            fonts = script.with_name("fonts.conf")
+            _write(fonts, FONTS.format(root=root, cache=script.with_name("fonts")))
+            variables["FONTCONFIG_FILE"] = str(fonts)
+        command = ["env", *(f"{name}={value}" for name, value in variables.items()), str(program)]
+    _write(script, f'#!/bin/sh\nexec {shlex.join([*command, *BROWSER_FLAGS])} "$@"\n', 0o755)
     return script
 
 
@@ -179,7 +178,7 @@ def library_path(program: Path) -> dict[str, str]:
     if base not in program.parents:
         return {}
     root = base / program.relative_to(base).parts[0]
-    tops = ("lib/*", "usr/lib/*", "usr/lib/*/*")  # the last for PulseAudio's and NSS's own
+    tops = ("lib/*", "usr/lib/*", "usr/lib/*/*")  # the last for PulseAudio's own
     folders = {lib.parent for top in tops for lib in root.glob(f"{top}/lib*.so*")}
     return {"LD_LIBRARY_PATH": ":".join(map(str, sorted(folders)))} if folders else {}
 
@@ -227,7 +226,7 @@ def _pip_wheel(folder: Path) -> Path:
 
 
 def _servers(package: str) -> Path:
-    """The folder a server package is unpacked in, with the libraries the machine lacks."""
+    """The folder a package is unpacked in, with the libraries the machine lacks."""
 
     def make(folder: Path) -> None:
         if not apt.available():
