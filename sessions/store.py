@@ -240,12 +240,9 @@ class RedisSessionStore(SessionStore):
     def _save(self, session: Any, how: bytes) -> None:
         place = self._place_of(session.sid)
         record = self._sealed(place, session._Session__data, self._ttl(session))
-        try:
-            outcome = self._server.evaluate(
-                scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, how
-            )
-        except RedisUnavailableError as error:
-            raise SessionStoreUnavailable from error
+        outcome = self._run(
+            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, how
+        )
         if outcome == b"saved":
             self._remember(session, record)
         else:
