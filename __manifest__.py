@@ -1,8 +1,8 @@
 # Copyright 2026 The redis_session_ormcache founders
 # License LGPL-3.0 or later (https://www.gnu.org/licenses/lgpl).
 {
-    "name": "Redis sessions",
-    "summary": "HTTP sessions in Redis, so that any node answers any logged-in user",
+    "name": "Redis sessions and ormcache",
+    "summary": "HTTP sessions and the ormcache in Redis: any node, and any fresh worker, answers",
     "version": "19.0.1.0.0",
     "category": "Technical",
     "license": "LGPL-3",

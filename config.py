@@ -107,6 +107,19 @@ def _seconds(text: str) -> int:
     return seconds
 
 
+def _bytes(text: str) -> int:
+    size = int(text) if text.isascii() and text.isdigit() else 0
+    if not 2**20 <= size <= 2**40:
+        raise ValueError("it is not such a number")
+    return size
+
+
+def _fingerprint(text: str) -> str:
+    if not text or len(text.split()) != 1:
+        raise ValueError("it is empty or has white space")
+    return text
+
+
 def _timeout(text: str) -> float:
     seconds = float(text)
     if not 0.05 <= seconds <= 60:
@@ -123,23 +136,36 @@ class Settings:
     """All settings, checked.
 
     :param url: the Redis server
+    :param session_url: another one for the sessions; None: ``url``
+    :param ormcache_url: another one for the ormcache; None: ``url``
     :param prefix: what every key in Redis starts with
     :param timeout: seconds that a request may wait for one answer of Redis
     :param session: whether sessions are stored in Redis
     :param session_anonymous_ttl: seconds that the session of somebody who did not log in lives
         without activity; None: as long as the others
+    :param ormcache: whether the ormcache is shared through Redis
+    :param ormcache_max_bytes: how much of a database's cached values Redis holds at most, without
+        the values of states of the database that are past: these go within a minute
+    :param ormcache_fingerprint: the version of the code, where it cannot be told from the files;
+        None: it is told from them
     """
 
     url: str = _setting("redis://localhost:6379/0", _url, _URL_EXAMPLE)
+    session_url: str | None = _setting(None, _url, _URL_EXAMPLE)
+    ormcache_url: str | None = _setting(None, _url, _URL_EXAMPLE)
     prefix: str = _setting("odoo", _prefix, "letters, digits, '_', '.', '-', parted by ':'")
     timeout: float = _setting(2.0, _timeout, "seconds from 0.05 to 60")
     session: bool = _setting(True, _switch, "true or false")
     session_anonymous_ttl: int | None = _setting(
         None, _seconds, "a whole number of seconds, at least 1"
     )
+    ormcache: bool = _setting(True, _switch, "true or false")
+    ormcache_max_bytes: int = _setting(128 * 2**20, _bytes, "a whole number of bytes, from 1048576")
+    ormcache_fingerprint: str | None = _setting(None, _fingerprint, "a text without white space")
 
     def __repr__(self) -> str:
-        shown = {f.name: getattr(self, f.name) for f in fields(self)} | {"url": masked(self.url)}
+        shown = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown |= {name: masked(url) for name, url in shown.items() if name.endswith("url") and url}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod

@@ -3,9 +3,11 @@
 * Error
     * ConfigurationError      a setting is wrong: the server must not start
     * UnsupportedOdooError    a patched part of Odoo has another shape: the server must not start
-    * CorruptRecordError      what Redis holds under a session's key was not written for it
+    * CorruptRecordError      what Redis holds in a place was not written for it
+    * NotShareableError       a cached value that no other process could use as it is
     * WrongTypeError          a Redis key holds another type than this addon writes
     * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
+        * RedisRefusedError   it answered that it cannot do this now: read-only, out of memory
 """
 
 
@@ -22,7 +24,11 @@ class UnsupportedOdooError(Error):
 
 
 class CorruptRecordError(Error):
-    """A stored session does not open: damaged, forged, or moved from another place."""
+    """What is stored does not open: damaged, forged, or moved from another place."""
+
+
+class NotShareableError(Error):
+    """A value holds something that cannot be carried faithfully; the message names it."""
 
 
 class WrongTypeError(Error):
@@ -31,3 +37,7 @@ class WrongTypeError(Error):
 
 class RedisUnavailableError(Error):
     """Redis refused, timed out, or cannot serve now. Never to be taken for «not there»."""
+
+
+class RedisRefusedError(RedisUnavailableError):
+    """Redis answered, and refused this command: read-only, out of memory, not permitted."""

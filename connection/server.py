@@ -21,7 +21,12 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from ..exceptions import ConfigurationError, RedisUnavailableError, WrongTypeError
+from ..exceptions import (
+    ConfigurationError,
+    RedisRefusedError,
+    RedisUnavailableError,
+    WrongTypeError,
+)
 from .breaker import Breaker
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +69,7 @@ class RedisServer:
         """Run one command; its answer as Redis gives it.
 
         :raises RedisUnavailableError: Redis did not answer, or cannot serve now
+        :raises RedisRefusedError: of these, when it answered
         :raises WrongTypeError: the key holds another type
         """
         self._admit()
@@ -166,7 +172,7 @@ class RedisServer:
             self._answered()
             if str(error).startswith("WRONGTYPE"):
                 return WrongTypeError(str(error))
-            _logger.warning("Redis at %s refuses: %s", self.shown_url, error)
+            return RedisRefusedError(f"Redis at {self.shown_url}: {error}")
         elif isinstance(error.__context__, queue.Empty):  # our own doing, not the server's
             _logger.warning("All %d connections to Redis are busy", MAX_CONNECTIONS)
         elif self._breaker.fail():

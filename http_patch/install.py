@@ -1,4 +1,4 @@
-"""Reads the settings, builds the store, checks every target, and only then patches any."""
+"""Reads the settings, builds both halves, checks every target, and only then patches any."""
 
 import logging
 import os
@@ -7,20 +7,57 @@ from odoo.tools import config
 
 from ..config import Settings, masked
 from ..connection import RedisServer
-from ..exceptions import RedisUnavailableError
+from ..exceptions import RedisUnavailableError, UnsupportedOdooError
+from ..ormcache import RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore
-from . import request, session_store
+from . import (
+    cached_values,
+    ir_config_parameter,
+    ir_cron,
+    ormcache,
+    ormcache_log,
+    registry,
+    request,
+    savepoint,
+    session_store,
+)
 
 _logger = logging.getLogger(__name__)
-_installed: RedisSessionStore | None = None
+_installed: "Installed | None" = None
 
 ADDON = "redis_session_ormcache"
+ORMCACHE_TIMEOUT = 0.5  # seconds at most that computing a value is put off by asking for it
+_CONTAINERS = 8  # of Odoo's ormcache: each may take its share of a database's bytes
+
+_SESSION_TARGETS = (session_store, request)
+_ORMCACHE_TARGETS = (
+    ormcache,
+    registry,
+    savepoint,
+    ir_cron,
+    ir_config_parameter,
+    cached_values,
+    ormcache_log,
+)
 
 
-def install() -> RedisSessionStore | None:
+class Installed:
+    """What is in force in this process.
+
+    :param sessions: None where sessions stay in files
+    :param remote: None where the ormcache stays local
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.sessions: RedisSessionStore | None = None
+        self.remote: RemoteTier | None = None
+
+
+def install() -> Installed | None:
     """Apply the patches, once per process.
 
-    :return: the store in force; None where sessions stay in files
+    :return: None where the addon is not to do anything
     :raises Error: when a setting is wrong, or Odoo has another shape; nothing is patched then
     """
     global _installed
@@ -29,32 +66,85 @@ def install() -> RedisSessionStore | None:
     if ADDON not in config["server_wide_modules"]:
         # Found through a database only, when other requests were served already.
         _logger.warning(
-            "%s is installed but not in server_wide_modules: this node keeps its sessions in files",
+            "%s is installed but not in server_wide_modules: this node keeps its sessions in files "
+            "and its ormcache to itself",
             ADDON,
         )
         return None
     settings, notices = Settings.from_environment(os.environ, config["config"])
     for notice in notices:
         _logger.warning(notice)
-    if not settings.session:
+    for target in _SESSION_TARGETS if settings.session else ():
+        target.check()
+    for target in _ORMCACHE_TARGETS if settings.ormcache else ():
+        try:
+            target.check()
+        except UnsupportedOdooError as error:
+            raise UnsupportedOdooError(
+                f"{error}; with ormcache = false it is not touched"
+            ) from error
+    installed = Installed(settings)
+    if settings.session:
+        installed.sessions = _session_store(settings)
+    else:
         _logger.info("Sessions are stored in files in %s (session = false)", config.session_dir)
-        return None
-    session_store.check()
-    request.check()
-    server = RedisServer(settings.url, shown_url=masked(settings.url), timeout=settings.timeout)
+    if settings.ormcache:
+        installed.remote = _remote_tier(settings)
+    else:
+        _logger.info("The ormcache is not shared (ormcache = false)")
+    # Nothing below fails.
+    if installed.sessions:
+        session_store.apply(installed.sessions)
+        request.apply()
+    if installed.remote:
+        _share_ormcache(installed.remote, settings)
+    _installed = installed
+    return installed
+
+
+def _session_store(settings: Settings) -> RedisSessionStore:
+    url = settings.session_url or settings.url
+    server = RedisServer(url, shown_url=masked(url), timeout=settings.timeout)
     try:
         server.check()
     except RedisUnavailableError as error:
         _logger.warning("%s: requests that need a session get HTTP 503 until it answers", error)
-    _installed = RedisSessionStore(
+    _logger.info(
+        "Sessions are stored in Redis at %s under %s:session:*", server.shown_url, settings.prefix
+    )
+    return RedisSessionStore(
         server,
         prefix=settings.prefix,
         anonymous_ttl=settings.session_anonymous_ttl,
         lifetime_of=request.request_lifetime,
     )
-    session_store.apply(_installed)
-    request.apply()
+
+
+def _remote_tier(settings: Settings) -> RemoteTier:
+    url = settings.ormcache_url or settings.url
+    timeout = min(settings.timeout, ORMCACHE_TIMEOUT)
+    server = RedisServer(url, shown_url=f"{masked(url)} (ormcache)", timeout=timeout)
+    try:
+        server.check()
+    except RedisUnavailableError as error:
+        _logger.warning("%s: the ormcache is not shared until it answers", error)
     _logger.info(
-        "Sessions are stored in Redis at %s under %s:session:*", server.shown_url, settings.prefix
+        "The ormcache is shared in Redis at %s under %s:ormcache:*", masked(url), settings.prefix
     )
-    return _installed
+    return RemoteTier(server, max_bytes=settings.ormcache_max_bytes // _CONTAINERS)
+
+
+def _share_ormcache(remote: RemoteTier, settings: Settings) -> None:
+    def make_shared(database: str) -> SharedOrmcache:
+        return SharedOrmcache(remote, database, settings.prefix, cached_values.codecs())
+
+    registry.apply(make_shared, settings.ormcache_fingerprint)
+    for target in (
+        savepoint,
+        ir_cron,
+        ir_config_parameter,
+        cached_values,
+        ormcache_log,
+        ormcache,
+    ):
+        target.apply()

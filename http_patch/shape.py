@@ -1,6 +1,8 @@
 """Whether Odoo still is what the patches were written for."""
 
+import hashlib
 import inspect
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -26,3 +28,20 @@ def require_signature(function: Callable[..., Any] | None, *parameters: str) -> 
     actual = list(inspect.signature(function).parameters) if callable(function) else None
     name = getattr(function, "__qualname__", function)
     require(actual == list(parameters), f"{name} takes ({', '.join(parameters)}), not {actual}")
+
+
+def require_source(name: str, function: Callable[..., Any] | None, digest: str) -> None:
+    """Refuse to replace a function that does something else than it did.
+
+    :param name: for the message
+    :param digest: :func:`source_digest` of the one that ours stands for
+    """
+    actual = source_digest(function) if callable(function) else None
+    require(actual == digest, f"{name} is as it was ({digest}, not {actual})")
+
+
+def source_digest(function: Callable[..., Any]) -> str:
+    """What tells the code of a function from another, whatever its comments and its indentation."""
+    lines = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).splitlines()
+    code = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return hashlib.sha1("\n".join(code).encode(), usedforsecurity=False).hexdigest()[:12]

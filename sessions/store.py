@@ -21,7 +21,12 @@ from werkzeug.wrappers import Response
 
 from ..codec.session import SessionRecord, seal, unseal
 from ..connection import RedisServer
-from ..exceptions import CorruptRecordError, RedisUnavailableError, WrongTypeError
+from ..exceptions import (
+    CorruptRecordError,
+    RedisRefusedError,
+    RedisUnavailableError,
+    WrongTypeError,
+)
 from ..keys import (
     IDENTIFIER_LENGTH,
     SessionPlace,
@@ -293,7 +298,8 @@ class RedisSessionStore(SessionStore):
                 session.should_rotate = False
                 self._remember(session, record)
                 return
-        self._leave(session, "is too busy, rotated later")
+        _logger.info("Session %s… is too busy, rotated later", session.sid[:8])
+        self.save(session)
 
     def _leave(self, session: Any, why: str) -> None:
         """Do without storing a session. Clean, so that no cookie is sent for what is not there: it
@@ -390,13 +396,13 @@ class RedisSessionStore(SessionStore):
         try:
             return self._server.execute(*command)
         except RedisUnavailableError as error:
-            raise SessionStoreUnavailable from error
+            raise self._unavailable(error) from error
 
     def _run(self, script: Any, key: str, *arguments: Any) -> Any:
         try:
             return self._server.evaluate(script, key, *arguments)
         except RedisUnavailableError as error:
-            raise SessionStoreUnavailable from error
+            raise self._unavailable(error) from error
 
     def _run_many(self, command: str, identifiers: list[str]) -> list[Any]:
         """One ``command`` for the key of each identifier."""
@@ -405,4 +411,9 @@ class RedisSessionStore(SessionStore):
                 [(command, identifier_key(self._prefix, i)) for i in identifiers]
             )
         except RedisUnavailableError as error:
-            raise SessionStoreUnavailable from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: RedisUnavailableError) -> SessionStoreUnavailable:
+        if isinstance(error, RedisRefusedError):  # of silence the server tells itself
+            _logger.warning("Redis at %s refuses: %s", self._server.shown_url, error)
+        return SessionStoreUnavailable()

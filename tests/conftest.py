@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from stack.servers import Odoo, PostgreSQL, Redis, init_database
+from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 
 # Odoo's and the addon's modules are imported in the fixtures: pytest reads this file before
 # pytest-odoo has told Odoo where its addons are.
@@ -105,7 +105,7 @@ def new_session():
     return make
 
 
-# -- nodes ---------------------------------------------------------------------------------------
+# -- processes -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +136,28 @@ def make_database(postgres):
 @pytest.fixture(scope="session")
 def database(make_database):
     return make_database()
+
+
+@pytest.fixture
+def lone_database(make_database):
+    """A database that no other test changes."""
+    return make_database()
+
+
+@pytest.fixture
+def make_worker(tmp_path, postgres):
+    """Start an Odoo process that runs what it is told, as a request is run."""
+    workers = []
+
+    def make(redis, database, *, settings=None, postgres=postgres, **options):
+        settings = {"url": redis.url, "session": False, **(settings or {})}
+        folder = tmp_path / f"worker{len(workers)}"
+        workers.append(Worker(folder, postgres, database=database, redis=settings, **options))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.stop()
 
 
 @pytest.fixture(scope="module")

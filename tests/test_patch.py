@@ -21,6 +21,8 @@ PATCHED = "_save_session", "_inject_future_response", "_get_session_and_dbname"
 @pytest.fixture(scope="module", autouse=True)
 def _installed():
     """As Odoo does it; the settings are those of the configuration file pytest was given."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("ODOO_REDIS_ORMCACHE", "false")
     saved = Application.session_store
     methods = {name: vars(Request)[name] for name in PATCHED}
     post_load()
@@ -32,6 +34,7 @@ def _installed():
     from odoo.addons.redis_session_ormcache.http_patch import install
 
     install._installed = None
+    monkeypatch.undo()
 
 
 def test_one_stable_store():

@@ -18,13 +18,24 @@ LAYERS = [
     {"exceptions"},
     {"config", "keys"},
     {"connection", "codec"},
-    {"sessions"},
+    {"sessions", "ormcache"},
     {"http_patch"},
 ]
-WITHOUT_ODOO = {"exceptions", "config", "keys", "connection", "codec"}
+WITHOUT_ODOO = {"exceptions", "config", "keys", "connection", "codec", "ormcache"}
 
 
-@pytest.mark.parametrize("name", ["keys", "config", "connection.breaker"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keys",
+        "config",
+        "connection.breaker",
+        "codec.value",
+        "ormcache.generation",
+        "ormcache.policy",
+        "ormcache.shared",
+    ],
+)
 def test_doctests(name):
     """The examples in the docstrings are true."""
     result = doctest.testmod(importlib.import_module(f"{ADDON}.{name}"))
@@ -153,6 +164,12 @@ WRONG = [
     ("session_anonymous_ttl", "1.5", "at least 1"),
     ("session_anonymous_ttl", "99999999999", "at least 1"),
     ("session_anonymous_ttl", "²", "at least 1"),
+    ("session_url", "h", "scheme"),
+    ("ormcache_url", "redis://:s3cr#t@h", "#"),
+    ("ormcache", "perhaps", "true or false"),
+    ("ormcache_max_bytes", "1000", "from 1048576"),
+    ("ormcache_max_bytes", "64mb", "from 1048576"),
+    ("ormcache_fingerprint", "release 1", "white space"),
 ]
 
 

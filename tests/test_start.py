@@ -126,6 +126,24 @@ SHAPES = {
         "odoo.http.Session = type('Session', (), {'__slots__': ('data',)})",
         "Session has",
     ),
+    "lookup": (
+        "import odoo.tools.cache\n"
+        "odoo.tools.cache.ormcache.lookup = lambda self, *args, **kwargs: self.method(*args)",
+        "with ormcache = false it is not touched",
+    ),
+    "signals": (
+        "from odoo.modules.registry import Registry\n"
+        "Registry.get_sequences = lambda self, cr: (0, {})",
+        "get_sequences",
+    ),
+    "savepoint": (
+        "import odoo.sql_db\nodoo.sql_db.Savepoint.rollback = lambda self, name: None",
+        "not ['self', 'name']",
+    ),
+    "domain": (
+        "from odoo.orm.domains import DomainCondition\nDomainCondition.__slots__ = ('expression',)",
+        "DomainCondition has its slots",
+    ),
 }
 
 
@@ -145,7 +163,19 @@ def test_an_odoo_of_another_shape_stops_the_server(tmp_path, redis, change):
 
 def test_sessions_can_stay_in_files(tmp_path):
     """``session = false`` leaves Odoo as it is, and says so."""
-    code, output = start(tmp_path, {"session": "false", "url": "redis://127.0.0.1:1"})
+    off = {"session": "false", "ormcache": "false"}
+    code, output = start(tmp_path, {**off, "url": "redis://127.0.0.1:1"})
     assert code == 0
     assert "Sessions are stored in files" in output
+    assert "The ormcache is not shared" in output
     assert "Redis at" not in output
+
+
+def test_each_half_may_have_its_own_server(tmp_path, redis, own_redis):
+    """Sessions want persistence, a cache wants eviction: two URLs, or one for both."""
+    urls = {"session_url": redis.url, "ormcache_url": own_redis.url}
+    code, output = start(tmp_path, {**urls, "url": "redis://127.0.0.1:1"})
+    assert code == 0
+    assert f"Sessions are stored in Redis at {redis.url} under odoo:session:*" in output
+    assert f"The ormcache is shared in Redis at {own_redis.url} under odoo:ormcache:*" in output
+    assert "127.0.0.1:1 " not in output

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +45,7 @@ from .process import (
 
 __all__ = [
     "Nginx", "Odoo", "PostgreSQL", "Redis", "Server", "ServerError",
-    "free_port", "init_database", "start_all", "stop_all",
+    "Worker", "free_port", "init_database", "start_all", "stop_all",
 ]  # fmt: skip
 
 
@@ -188,6 +190,16 @@ class PostgreSQL(Server):
         """Drop a database if it is there, whoever is connected to it."""
         self.sql("postgres", f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    def dump(self, name: str, path: Path) -> Path:
+        """Write a database to a file, for `restore`."""
+        self._tool("pg_dump", "-Fc", "-f", str(path), name)
+        return path
+
+    def restore(self, name: str, path: Path) -> None:
+        """Make a database from what `dump` wrote, maybe on another server."""
+        self.createdb(name)
+        self._tool("pg_restore", "--no-owner", "-d", name, str(path))
+
     def remove(self) -> None:
         """Stop, and delete the data."""
         self.stop()
@@ -200,6 +212,15 @@ class PostgreSQL(Server):
         argv = [str(environment.postgres_bin() / "psql"), "-XAtq", *where, "-c", statement]
         env = self.environment()
         return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+
+    def _tool(self, program: str, *words: str) -> None:
+        where = ["-h", self.host, "-p", str(self.port), "-U", self.user]
+        argv = [str(environment.postgres_bin() / program), *where, *words]
+        done = subprocess.run(
+            argv, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ServerError(f"{program} failed: {done.stderr.strip()}")
 
     def _initdb(self) -> None:
         """Make the cluster aside, then put it in place."""
@@ -401,6 +422,83 @@ class Odoo(Server):
         return answers_http(f"{self.url}/web/health") and (
             not self.workers or listens(self.gevent_port)
         )
+
+
+class Worker:
+    """An Odoo process under a test's control: `run` executes code in it as a request would be.
+
+    `tests/worker.py` is what runs; `config`, `redis` and `env` are as for a node.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        postgres: PostgreSQL,
+        *,
+        database: str,
+        load: str = f"base,rpc,web,{environment.ADDON}",
+        config: Mapping[str, object] | None = None,
+        redis: Mapping[str, object] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        conf, self.log = folder / "odoo.conf", folder / "worker.log"
+        options = {**_common_options(postgres, folder, load), "db_name": database, **(config or {})}
+        write_conf(conf, options, redis)
+        script = environment.CHECKOUT / "tests/worker.py"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(environment.python()), str(script), "-c", str(conf)],
+                env=odoo_environment(env or {}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        if self._answer() != "ready":
+            raise ServerError(f"the worker does not start, see {self.log}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def run(self, code: str, **options: Any) -> Any:
+        """What the code assigns to `result`; `uid`, `context`, `readonly` may be given."""
+        self.begin(code, **options)
+        return self.end()
+
+    def begin(self, code: str, **options: Any) -> None:
+        """Have the code executed, and do not wait."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps({"code": textwrap.dedent(code), **options}) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> Any:
+        """Wait for what `begin` began."""
+        answer = json.loads(self._answer())
+        if "error" in answer:
+            raise ServerError(answer["error"])
+        return answer["result"]
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise ServerError(f"the worker died, see {self.log}")
+        return line.strip()
 
 
 def init_database(

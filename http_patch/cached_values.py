@@ -1,0 +1,196 @@
+"""The types of Odoo that cached values are made of, and how each of them travels.
+
+Several of them pickle without complaint and fail on load, or come back unequal; so each is taken
+apart and put together here. What is not listed, and holds one of these, is not shared.
+"""
+
+import marshal
+from types import FunctionType
+from typing import Any
+
+from odoo.addons.base.models import ir_model, ir_qweb
+from odoo.addons.base.models.res_lang import LangData, LangDataDict
+from odoo.models import BaseModel
+from odoo.orm import domains
+from odoo.orm.domains import (
+    DomainAnd,
+    DomainBool,
+    DomainCondition,
+    DomainNot,
+    DomainOr,
+    OptimizationLevel,
+)
+from odoo.tools.constants import EXTERNAL_ASSET
+from odoo.tools.misc import OrderedSet, ReadonlyDict, frozendict
+from odoo.tools.set_expression import SetDefinitions, Union
+
+from ..codec.value import decode, encode, register, register_key
+from ..exceptions import CorruptRecordError, NotShareableError
+from ..ormcache import ValueCodec
+from .shape import require, require_source
+
+
+def check() -> None:
+    """Refuse an Odoo whose values are made in another way."""
+    require(set(DomainCondition.__slots__) == _CONDITION_SLOTS, "DomainCondition has its slots")
+    require(SetDefinitions.__slots__ == ("__leaves",), "SetDefinitions has leaves only")
+    require(type(EXTERNAL_ASSET) is object, "EXTERNAL_ASSET is a plain object")
+    require(ReadonlyDict.__slots__ == ("_data__",), "a ReadonlyDict has data only")
+    require_source(
+        "IrQweb._generate_code_uncached", ir_qweb.IrQweb._generate_code_uncached, "262e78b29464"
+    )
+
+
+def apply() -> None:
+    """Register the types."""
+    register(frozendict, lambda value: (dict(value),))
+    register(OrderedSet, lambda value: (list(value),))
+    for readonly in (ReadonlyDict, LangData, LangDataDict):
+        register(readonly, lambda value: (value._data__,))
+    register(DomainBool, lambda value: (value.value,), _build_bool)
+    register(DomainNot, lambda value: (value.child, _level(value)), _build_not)
+    register(DomainAnd, _reduce_nary, _nary_builder(DomainAnd))
+    register(DomainOr, _reduce_nary, _nary_builder(DomainOr))
+    register(DomainCondition, _reduce_condition, _build_condition)
+    register(SetDefinitions, _reduce_definitions, _build_definitions)
+    register(object, _reduce_object, _OBJECTS.__getitem__)
+    register_key(BaseModel, _reduce_recordset)
+
+
+def codecs() -> dict[str, ValueCodec]:
+    """The methods whose values need a codec of their own, by module and qualified name."""
+    found = {}
+    for method, codec in (
+        (ir_qweb.IrQweb._generate_code_cached, ValueCodec(_encode_template, _decode_template)),
+        (ir_model.IrModelAccess._get_access_groups, ValueCodec(_encode_union, _decode_union)),
+    ):
+        if cache := getattr(method, "__cache__", None):  # not there with --dev=xml
+            found[f"{cache.method.__module__}.{cache.method.__qualname__}"] = codec
+    return found
+
+
+# -- domains ---------------------------------------------------------------------------------------
+
+_CONDITION_SLOTS = {"_field_instance", "field_expr", "operator", "value"}
+
+
+def _build_bool(value: bool) -> Any:
+    return domains._TRUE_DOMAIN if value else domains._FALSE_DOMAIN
+
+
+def _level(domain: Any) -> int:
+    """A domain that was optimized further is so for one moment of one transaction only."""
+    return min(domain._opt_level, OptimizationLevel.BASIC).value  # type: ignore[no-any-return]
+
+
+def _levelled(domain: Any, level: int) -> Any:
+    object.__setattr__(domain, "_opt_level", OptimizationLevel(level))
+    return domain
+
+
+def _build_not(child: Any, level: int) -> Any:
+    return _levelled(DomainNot(child), level)
+
+
+def _reduce_nary(value: Any) -> tuple[Any, ...]:
+    return value.children, _level(value)
+
+
+def _nary_builder(cls: Any) -> Any:
+    return lambda children, level: _levelled(cls(children), level)
+
+
+def _reduce_condition(value: Any) -> tuple[Any, ...]:
+    return value.field_expr, value.operator, value.value, _level(value)
+
+
+def _build_condition(field_expr: str, operator: str, value: Any, level: int) -> Any:
+    return _levelled(DomainCondition(field_expr, operator, value), level)
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+def _reduce_definitions(value: Any) -> tuple[Any, ...]:
+    leaves = value._SetDefinitions__leaves
+    return (
+        {
+            leaf.id: {
+                "ref": leaf.ref,
+                "supersets": sorted(leaf.supersets - {leaf.id}),
+                "disjoints": sorted(leaf.disjoints),
+            }
+            for key, leaf in leaves.items()
+            if key == leaf.id
+        },
+    )
+
+
+def _build_definitions(definitions: dict[int, Any]) -> Any:
+    return SetDefinitions(definitions)
+
+
+def _encode_union(value: Any) -> bytes:
+    """A union of groups by their ids: it keeps a hash, and the leaves of its definitions."""
+    ids = {leaf.id for inter in value._Union__inters for leaf in inter.leaves}
+    if type(value) is not Union or not all(type(i) is int or i == "*" for i in ids):
+        raise NotShareableError("a union of unknown groups")
+    return encode(value.key)
+
+
+def _decode_union(model: Any, data: bytes) -> Any:
+    try:
+        return model.env["res.groups"]._get_group_definitions().from_key(decode(data))
+    except (KeyError, TypeError, ValueError, SyntaxError) as error:  # a group that is gone
+        raise CorruptRecordError(f"it names other groups: {error}") from error
+
+
+# -- recordsets in keys --------------------------------------------------------------------------
+
+
+def _reduce_recordset(records: Any) -> tuple[Any, ...]:
+    """As recordsets compare: by model and ids."""
+    return records._name, frozenset(records._ids)
+
+
+# -- sentinels -------------------------------------------------------------------------------------
+
+_OBJECTS = {"EXTERNAL_ASSET": EXTERNAL_ASSET}
+
+
+def _reduce_object(value: object) -> tuple[str]:
+    for name, known in _OBJECTS.items():
+        if value is known:
+            return (name,)
+    raise NotShareableError("an unknown object()")
+
+
+# -- compiled templates ----------------------------------------------------------------------------
+
+
+def _encode_template(value: Any) -> bytes:
+    """The code object that makes the functions: neither generated nor compiled again."""
+    functions, name, options = value
+    if options.get("profile"):
+        raise NotShareableError("a template that is profiled")
+    made_by = functions[name].__globals__.get("generate_functions")
+    if type(made_by) is not FunctionType or made_by.__closure__ or made_by.__defaults__:
+        raise NotShareableError("a template that could not be compiled")
+    return encode((marshal.dumps(made_by.__code__), name, options))
+
+
+def _decode_template(model: Any, data: bytes) -> Any:
+    """Mirrors the end of ``IrQweb._generate_code_uncached``.
+
+    Code from Redis runs here: what opened was sealed by a process that has the database's secret.
+    """
+    try:
+        code, name, options = decode(data)
+        made_of = model._IrQweb__prepare_globals()
+        made_of["__builtins__"] = made_of  # So that unknown/unsafe builtins are never added.
+        made_of["generate_functions"] = FunctionType(
+            marshal.loads(code), made_of, "generate_functions"
+        )
+        return made_of["generate_functions"](), name, options
+    except (ValueError, TypeError, EOFError) as error:
+        raise CorruptRecordError(f"it is no template: {error}") from error

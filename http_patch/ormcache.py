@@ -1,0 +1,171 @@
+"""``odoo.tools.cache.ormcache.lookup``: a value that tier 1 has not is looked for in tier 2.
+
+All decorated methods call it through their ``ormcache``, so one patch reaches them all. What it
+does when tier 1 has the value is core's, to the letter.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from odoo.http import request
+from odoo.tools.cache import _COUNTERS, _logger, ormcache
+
+from ..ormcache import SharedOrmcache
+from ..ormcache.shared import Place
+from . import registry as registry_patch
+from .shape import require_source
+
+
+def check() -> None:
+    """Refuse an Odoo whose lookup is another one."""
+    require_source("ormcache.lookup", ormcache.lookup, "2b3d51fae67e")
+
+
+def apply() -> None:
+    """Patch the method."""
+    ormcache.lookup = lookup
+
+
+_computing: dict[Any, Callable[..., Any]] = {}  # per cached function, what is called instead
+
+
+def compute_by(cache: Any, function: Callable[..., Any]) -> None:
+    """Compute the values of a method in another way when tier 1 has not got them.
+
+    :param cache: the method's ``ormcache``
+    """
+    _computing[cache.method] = function
+
+
+def lookup(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``ormcache.lookup`` with two tiers."""
+    model = args[0]
+    d = model.pool._Registry__caches[self.cache_name]
+    key = self.key(*args, **kwargs)
+    counter = _COUNTERS[model.pool.db_name, self.method]
+
+    tx_lookups = model.env.cr.cache.setdefault("_ormcache_lookups", set())
+    # tx: is it the first call in the transation for that key
+    tx_first_lookup = key not in tx_lookups
+    if tx_first_lookup:
+        counter.cache_name = self.cache_name
+        tx_lookups.add(key)
+
+    try:
+        r = d[key]
+        counter.hit += 1
+        counter.tx_hit += tx_first_lookup
+        return r
+    except KeyError:
+        counter.miss += 1
+        counter.tx_miss += tx_first_lookup
+    except TypeError:
+        _logger.warning("cache lookup error on %r", key, exc_info=True)
+        counter.err += 1
+        counter.tx_err += tx_first_lookup
+        return self.method(*args, **kwargs)
+    return _missed(self, d, key, counter, *args, **kwargs)
+
+
+def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """The value from tier 2, or computed; tier 1 has it then, unless it is too old for that."""
+    model = args[0]
+    registry, cursor = model.pool, model.env.cr
+    shared = registry_patch.usable(registry, cursor)
+    if shared is None:
+        value, _cost = _compute(cache, counter, *args, **kwargs)
+        registry_patch.fills(registry, cursor)
+        lru[key] = value
+        registry_patch.filled(registry, cursor, cache.cache_name, key)
+        return value
+
+    method = shared.method(cache)
+    transaction = registry_patch.transaction(registry, cursor)
+    doubts = shared.doubts(transaction)
+    place = None
+    generation = shared.current_generation(
+        transaction, registry, lambda: registry_patch.read_generation(registry, cursor)
+    )
+    if generation is None:
+        value, _cost = _compute(cache, counter, *args, **kwargs)
+        # Compiling a template consumes its tree, which the cursor keeps: core compiles once.
+        cursor.cache.pop("_compile_batch_", None)
+        return value
+    if not (method.local or registry_patch.has_invalidated(registry)):
+        surroundings = _surroundings(method.of_request)
+        place = shared.place(transaction, generation, cache, method, key, surroundings)
+
+    found = None
+    if place is None:
+        value, _cost = _compute(cache, counter, *args, **kwargs)
+    elif not _is_given(kwargs) and (found := shared.load(place, model)):
+        value = found[0]
+    else:
+        value = _compute_and_share(shared, place, cache, counter, *args, **kwargs)
+    if found is None:
+        registry_patch.fills(registry, cursor)
+    lru[key] = value
+    registry_patch.filled(registry, cursor, cache.cache_name, key, computed=found is None)
+    # Whoever clears tier 1 knew the newer generation before: either this sees it, or is cleared.
+    # So it is with what another thread undid. And all of it: without one template, a cursor that
+    # has compiled it would do so again, from what is left.
+    if registry_patch.is_outdated(registry, cursor) or shared.doubts(transaction)[1] != doubts[1]:
+        lru.clear()
+    return value
+
+
+def _surroundings(detailed: bool) -> tuple[Any, ...]:
+    """What values may depend on beyond their keys.
+
+    In core, what a cron job or a shell computes never reaches a visitor: it stays in its process.
+    So it is with this as a part of the key.
+
+    :param detailed: for rules, which see the current website; templates, whose links are made for
+        it; and what shows more in a debug session
+    """
+    if not (request and detailed):
+        return (bool(request),)
+    website = getattr(request, "website", None)
+    return (
+        True,
+        bool(getattr(request, "is_frontend", None)),
+        website.id if website else None,
+        bool(getattr(getattr(request, "session", None), "debug", "")),
+    )
+
+
+def _is_given(kwargs: dict[str, Any]) -> bool:
+    """Whether the caller hands the value in (``IrUiView._get_cached_template_info``)."""
+    return kwargs.get("_view") is not None
+
+
+def _compute(cache: Any, counter: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, float]:
+    start = time.monotonic()
+    value = _computing.get(cache.method, cache.method)(*args, **kwargs)
+    cost = time.monotonic() - start
+    counter.gen_time += cost
+    return value, cost
+
+
+def _compute_and_share(
+    shared: SharedOrmcache, place: Place, cache: Any, counter: Any, /, *args: Any, **kwargs: Any
+) -> Any:
+    registry, cursor = args[0].pool, args[0].env.cr
+    transaction, container = place.transaction, cache.cache_name
+    before = transaction.epoch, *shared.doubts(transaction)
+    current = registry_patch.is_tier_1_current(registry, place.generation, container)
+    try:
+        value, cost = _compute(cache, counter, *args, **kwargs)
+    except BaseException:
+        shared.give_up(place)
+        raise
+    registry_patch.transaction(registry, cursor)  # it may have ended one, and begun another
+    if registry_patch.has_pending_changes(cursor):
+        transaction.wrote = True
+    unsettled = shared.doubts(transaction)[0]
+    after = transaction.epoch, *shared.doubts(transaction)
+    valid = current and before == after and not unsettled
+    invalidated = registry_patch.has_invalidated(registry)
+    shared.store(place, value, cost, publish=valid and not invalidated)
+    return value

@@ -1,0 +1,366 @@
+"""``odoo.modules.registry.Registry``: which state of the database each cursor has seen.
+
+* ``get_sequences`` is where core reads the signaling tables: it reads their rows instead of the
+  newest ids only, in as much time, and keeps on the cursor what that snapshot saw.
+* ``check_signaling`` also notices a signal that was committed after one with a higher id.
+* ``signal_changes`` drops from tier 1 what other threads put there between a change and its signal.
+* ``new`` opens tier 2, once the modules are loaded: their files tell who may share.
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from odoo.modules.registry import Registry
+from odoo.orm.registry import _CACHES_BY_KEY
+from odoo.sql_db import Cursor
+from odoo.tools import config
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
+
+from ..ormcache import Generation, SharedOrmcache, Transaction
+from ..ormcache.generation import REGISTRY, query
+from ..ormcache.shared import keys_of_containers
+from .fingerprint import fingerprint
+from .shape import require_signature, require_source
+
+_logger = logging.getLogger(__name__)
+
+# Attributes of ours: on registries...
+_SHARED, _CHECKED, _LAST = "_redis_shared", "_redis_checked", "_redis_last"
+_FILLERS = "_redis_fillers"
+_TRANSACTION = "_redis_transaction"  # ... and on cursors
+
+_make_shared: Callable[[str], SharedOrmcache]
+_own_fingerprint: str | None = None
+
+
+def check() -> None:
+    """Refuse an Odoo whose registries signal in another way."""
+    require_source("Registry.get_sequences", Registry.get_sequences, "b1fccde08511")
+    require_signature(Registry.check_signaling, "self", "cr")
+    require_signature(Registry.signal_changes, "self")
+    require_signature(
+        Registry.new, "db_name", "update_module", "install_modules", "upgrade_modules",
+        "reinit_modules", "new_db_demo", "models_to_check",
+    )  # fmt: skip
+
+
+def apply(make_shared: Callable[[str], SharedOrmcache], own_fingerprint: str | None) -> None:
+    """Patch the methods.
+
+    :param make_shared: tier 2 for a database's name
+    :param own_fingerprint: what the administrator calls this version of the code, if anything
+    """
+    global _make_shared, _own_fingerprint
+    _make_shared, _own_fingerprint = make_shared, own_fingerprint
+    Registry.get_sequences = _reading_rows(Registry.get_sequences)
+    Registry.check_signaling = _noticing_late_signals(Registry.check_signaling)
+    Registry.signal_changes = _dropping_what_others_filled(Registry.signal_changes)
+    Registry.new = classmethod(_opening(vars(Registry)["new"].__func__))
+
+
+def usable(registry: Any, cursor: Any) -> SharedOrmcache | None:
+    """Tier 2, if lookups on this cursor may use it: not while modules are loaded or tests run."""
+    if not _may_share(registry, cursor):
+        return None
+    shared = _shared(registry)
+    if not shared.is_open:
+        _open(shared, registry, cursor)
+    return None if shared.is_closed else shared
+
+
+def _may_share(registry: Any, cursor: Any) -> bool:
+    return (
+        type(cursor) is Cursor
+        and isinstance(registry, Registry)
+        and registry.ready
+        and not config["test_enable"]
+    )
+
+
+def has_invalidated(registry: Any) -> bool:
+    """Whether this thread has invalidated something that it has not signalled yet.
+
+    What it sees may never be committed: until then it neither reads from tier 2 nor publishes.
+    """
+    return bool(registry.cache_invalidated or registry.registry_invalidated)
+
+
+def transaction(registry: Any, cursor: Any) -> Transaction:
+    """What a cursor takes from tier 2 and gives to it; it learns of commits and rollbacks."""
+    found: Transaction | None = vars(cursor).get(_TRANSACTION)
+    if found is None:
+        found = Transaction(_shared(registry).remote, functools.partial(wrote_nothing, cursor))
+        setattr(cursor, _TRANSACTION, found)
+    if found.registry is not registry:  # another one, when the check of the signals loaded it
+        if found.registry is not None and found.fills:
+            _shared(found.registry).unsettle(found)  # its tier 1 will not be cleared of them
+        elif found.registry is not None:
+            _shared(found.registry).ended(found)
+        found.registry = registry
+    _shared(registry).began(found)
+    _hook(found, cursor)
+    return found
+
+
+def _hook(found: Transaction, cursor: Any) -> None:
+    """Learn how the transaction ends. The data of a queue of callbacks are cleared with them."""
+    queues = {
+        cursor.postcommit: _committed,
+        cursor.prerollback: _rolling_back,
+        cursor.postrollback: _rolled_back,
+    }
+    missing = [queue for queue in queues if _TRANSACTION not in queue.data]
+    if not missing:
+        return
+    # Some only: another callback failed after a commit. What became of the values is not known.
+    found.undone()
+    for queue in missing:
+        queue.data[_TRANSACTION] = True
+        queue.add(functools.partial(queues[queue], found, cursor))
+
+
+def transaction_of(cursor: Any) -> Transaction | None:
+    """The same, if there is any yet; a test's cursor has none."""
+    if type(cursor) is not Cursor:
+        return None
+    found: Transaction | None = vars(cursor).get(_TRANSACTION)
+    return found
+
+
+def read_generation(registry: Any, cursor: Any) -> Generation:
+    """What the cursor's own snapshot sees, for the price of a query.
+
+    Tier 1 is not cleared for it, so it does not make other transactions outdated.
+    """
+    keys = (REGISTRY, *_CACHES_BY_KEY)
+    cursor.execute(_query(keys))
+    row = cursor.fetchone()
+    assert row is not None, "No result when reading signaling sequences"
+    last_row, generation = vars(registry).get(_LAST, (None, None))
+    if row != last_row:
+        *arrays, origin = row
+        generation = Generation.from_rows(keys, arrays, origin, _keys_of())
+        setattr(registry, _LAST, (row, generation))
+    return generation  # type: ignore[no-any-return]
+
+
+def is_outdated(registry: Any, cursor: Any) -> bool:
+    """Whether a cursor's transaction is known to be too old for tier 1."""
+    found = transaction_of(cursor)
+    if found is None or found.generation is None:
+        return False
+    return _shared(registry).is_older(found.generation, registry)
+
+
+def fills(registry: Any, cursor: Any) -> None:
+    """Take note, before this thread puts a value in tier 1, if it may never be committed.
+
+    It may have changed something and not invalidated it yet. To find out takes a query, which is
+    saved where no other transaction could see the value.
+    """
+    if _may_share(registry, cursor):
+        found, shared = transaction(registry, cursor), _shared(registry)
+        if has_invalidated(registry):
+            shared.unsettle(found)
+        elif not shared.is_alone(found):
+            if found.is_clean():
+                shared.settle(found, undone=False)
+            else:
+                shared.unsettle(found)
+
+
+def filled(registry: Any, cursor: Any, container: str, key: Any, *, computed: bool = True) -> None:
+    """Take note that this thread put a value in tier 1.
+
+    :param computed: whether it computed the value, in this transaction
+    """
+    fillers = vars(registry).setdefault(_FILLERS, {})
+    fillers.setdefault(container, set()).add(threading.get_ident())
+    if computed and _may_share(registry, cursor):
+        found = transaction(registry, cursor)
+        found.filled(container, key, pending=has_pending_changes(cursor))
+        for other in _shared(registry).unsettled(found):  # it may have been computed from theirs
+            other.filled(container, key, pending=False)
+
+
+def is_tier_1_current(registry: Any, generation: Generation, container: str) -> bool:
+    """Whether tier 1 was cleared of all that is older than a generation.
+
+    Values are computed from others, which are as old as the last check of the signals.
+    """
+    checked: Generation | None = vars(registry).get(_CHECKED)
+    return checked is not None and checked.equals(generation, container)
+
+
+def undo(registry: Any, cursor: Any) -> None:
+    """After a rollback, if only to a savepoint: drop from tier 1 what may come of what is undone.
+
+    Core does it where an exception ends the request, and not where somebody goes on; nor where the
+    exception came after the change and before its invalidation.
+    """
+    found = transaction_of(cursor)
+    if found is None or config["test_enable"]:
+        return
+    found.undone()
+    _shared(registry).settle(found, undone=True)
+    keys = _CACHES_BY_KEY if registry.registry_invalidated else registry.cache_invalidated
+    invalidated = {name for key in keys for name in _CACHES_BY_KEY[key]}
+    # Of templates all: a cursor that has compiled one would do so again, from what is left.
+    invalidated |= {name for name, _key in found.fills if name == "templates"}
+    for name in invalidated:
+        registry._Registry__caches[name].clear()
+    for name, key in found.fills:
+        registry._Registry__caches[name].pop(key, None)
+    found.fills = []
+
+
+def has_pending_changes(cursor: Any) -> bool:
+    """Whether the ORM has changes that are not written to the database yet."""
+    orm = cursor.transaction
+    return orm is not None and (any(orm.tocompute.values()) or any(orm.field_dirty.values()))
+
+
+def wrote_nothing(cursor: Any) -> bool:
+    """Whether a transaction is proven to have written nothing, for the price of a query."""
+    if has_pending_changes(cursor):
+        return False
+    if cursor.readonly:
+        return True
+    with cursor._cnx.cursor() as own:  # the cursor's is gone when it is being closed
+        own.execute("SELECT pg_current_xact_id_if_assigned() IS NULL")
+        return bool(own.fetchone()[0])
+
+
+def _committed(found: Transaction, cursor: Any) -> None:
+    # Another callback may have begun something on this cursor.
+    ended = cursor._cnx.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    found.committed(publish=ended and not has_invalidated(found.registry))
+    _shared(found.registry).settle(found, undone=False)
+    _shared(found.registry).ended(found)
+    _leave_replica(found, cursor)
+
+
+def _rolling_back(found: Transaction, cursor: Any) -> None:
+    in_transaction = cursor._cnx.get_transaction_status() == TRANSACTION_STATUS_INTRANS
+    try:
+        found.rolling_back(may_ask=in_transaction)
+    except psycopg2.Error:  # the connection is lost, and the rollback is still to be done
+        found.rolling_back(may_ask=False)
+
+
+def _rolled_back(found: Transaction, cursor: Any) -> None:
+    undo(found.registry, cursor)
+    found.rolled_back()
+    _shared(found.registry).ended(found)
+    _leave_replica(found, cursor)
+
+
+def _leave_replica(found: Transaction, cursor: Any) -> None:
+    # The next transaction may be on another replica, which is behind.
+    if not cursor.closed and cursor.readonly:
+        found.generation = None
+
+
+def _shared(registry: Any) -> SharedOrmcache:
+    found: SharedOrmcache | None = vars(registry).get(_SHARED)
+    if found is None:
+        found = _make_shared(registry.db_name)
+        setattr(registry, _SHARED, found)
+    return found
+
+
+def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
+    if shared.is_closed:
+        return
+    cursor.execute("SELECT value FROM ir_config_parameter WHERE key = 'database.secret'")
+    row = cursor.fetchone()
+    if row and row[0]:
+        modules = sorted(registry._init_modules)
+        shared.open(secret=row[0], namespace=fingerprint(modules, _own_fingerprint))
+    else:
+        shared.is_closed = True
+        _logger.warning("%s has no database.secret: its cache stays local", registry.db_name)
+
+
+# -- the patches -----------------------------------------------------------------------------------
+
+
+def _reading_rows(original: Any) -> Any:
+    @functools.wraps(original)
+    def get_sequences(self: Any, cr: Any) -> tuple[int | None, dict[str, int | None]]:
+        if type(cr) is not Cursor:
+            found: tuple[int | None, dict[str, int | None]] = original(self, cr)
+            return found
+        generation = transaction(self, cr).generation = read_generation(self, cr)
+        _shared(self).learn(generation)
+        vars(self).setdefault(_CHECKED, generation)  # the first time: tier 1 is empty
+        return generation.newest(REGISTRY), {key: generation.newest(key) for key in _CACHES_BY_KEY}
+
+    return get_sequences
+
+
+_query = functools.lru_cache(query)
+
+
+@functools.cache
+def _keys_of() -> dict[str, tuple[str, ...]]:
+    return keys_of_containers(_CACHES_BY_KEY)
+
+
+def _noticing_late_signals(original: Any) -> Any:
+    @functools.wraps(original)
+    def check_signaling(self: Any, cr: Any = None) -> Any:
+        if cr is None:
+            with closing(self.cursor(readonly=True)) as cursor:
+                return check_signaling(self, cursor)
+        before: Generation | None = vars(self).get(_CHECKED)
+        registry = original(self, cr)
+        seen = transaction_of(cr)
+        if seen is None or seen.generation is None:  # a test's cursor
+            return registry
+        if before is not None and registry is self:
+            if not seen.generation.follows(before, REGISTRY):
+                self.registry_sequence = -1
+                return check_signaling(self, cr)
+            missed = [key for key in _CACHES_BY_KEY if not seen.generation.follows(before, key)]
+            for container in {name for key in missed for name in _CACHES_BY_KEY[key]}:
+                self._Registry__caches[container].clear()
+        setattr(registry, _CHECKED, seen.generation)  # after the clearing: others rely on it
+        return registry
+
+    return check_signaling
+
+
+def _dropping_what_others_filled(original: Any) -> Any:
+    """Another thread's transaction may be older than the change, and its value then outlive it.
+
+    Core's own processes have one thread in each worker: nothing is dropped there.
+    """
+
+    @functools.wraps(original)
+    def signal_changes(self: Any) -> None:
+        keys = list(_CACHES_BY_KEY if self.registry_invalidated else self.cache_invalidated)
+        original(self)
+        for container in {name for key in keys for name in _CACHES_BY_KEY[key]}:
+            fillers = vars(self).get(_FILLERS, {}).pop(container, set())
+            if fillers - {threading.get_ident()}:
+                self._Registry__caches[container].clear()
+
+    return signal_changes
+
+
+def _opening(original: Any) -> Any:
+    @functools.wraps(original)
+    def new(cls: Any, db_name: str, **options: Any) -> Any:
+        registry = original(cls, db_name, **options)
+        if "base" in registry._init_modules and not config["test_enable"]:
+            with registry.cursor(readonly=True) as cr:
+                _open(_shared(registry), registry, cr)
+        return registry
+
+    return new

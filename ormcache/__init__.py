@@ -1,0 +1,24 @@
+"""The shared tier of Odoo's ormcache.
+
+:func:`keep_local` and :func:`carry` are for other addons.
+"""
+
+from ..codec.value import register as carry
+from .counters import COUNTERS, Counter
+from .generation import Generation
+from .policy import keep_local
+from .remote import RemoteTier
+from .shared import SharedOrmcache, ValueCodec
+from .transaction import Transaction
+
+__all__ = [
+    "COUNTERS",
+    "Counter",
+    "Generation",
+    "RemoteTier",
+    "SharedOrmcache",
+    "Transaction",
+    "ValueCodec",
+    "carry",
+    "keep_local",
+]

@@ -1,0 +1,132 @@
+"""Which state of the database a cached value belongs to. Pure: no I/O, no Odoo.
+
+Odoo tells its processes of an invalidation by inserting a row in ``orm_signaling_<key>``. The
+generation of a cache container is what one snapshot of the database sees of these tables: the
+newest rows of ``registry`` and of every key that clears the container. Not only the newest one, as
+core looks at: of two that signal at once, the later id may commit first, and the other's row then
+appears below it.
+
+A row is told by its id, its date and the transaction that wrote it, and all of them by the file of
+the table and the start of the server: so a database that was restored, copied or made anew never
+meets the values of the other, though its ids repeat.
+
+>>> keys = {"default": ("default",), "templates": ("templates", "groups")}
+>>> def seen(**rows):
+...     tables = {"registry": [7], "default": [3], "templates": [3], "groups": [9], **rows}
+...     return Generation.from_rows(
+...         list(tables), [[f'({i},"2026-01-01",70{i})' for i in ids] for ids in tables.values()],
+...         "16384", keys)
+>>> before, after = seen(), seen(groups=[10, 9])
+>>> before.token("default") == after.token("default")
+True
+>>> before.token("templates") == after.token("templates")
+False
+>>> after.newest("groups"), before.older_than(after.ids), after.older_than(before.ids)
+(10, True, False)
+>>> late, later = seen(groups=[11, 9]), seen(groups=[11, 10, 9])
+>>> late.older_than(later.ids), later.follows(late, "groups"), after.follows(before, "groups")
+(True, False, True)
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+
+WINDOW = 8  # ids: core keeps the newest ten when it tidies the tables
+REGISTRY = "registry"
+
+Ids = Mapping[str, tuple[int, ...]]
+
+
+def query(keys: Iterable[str]) -> str:
+    """SQL for :meth:`Generation.from_rows`: one array of rows a key, then where they are.
+
+    It takes as long as the one of ``Registry.get_sequences`` that it stands for.
+
+    :param keys: names of signaling tables, ``registry`` first; they are code, not data
+    """
+    arrays = [
+        f"ARRAY(SELECT (id, date, xmin)::text FROM orm_signaling_{key}"
+        f" ORDER BY id DESC LIMIT {WINDOW})"
+        for key in keys
+    ]
+    # The path tells database and table; the server's start, that it was not restored meanwhile.
+    origin = "pg_relation_filepath('orm_signaling_registry') || pg_postmaster_start_time()"
+    return f"SELECT {', '.join(arrays)}, {origin}"
+
+
+class Generation:
+    """What one snapshot saw of the signaling tables.
+
+    :param rows: per key, the newest rows as text, newest first
+    :param ids: their ids. In one database such tuples only grow, in the order of tuples
+    :param origin: what tells this database, on this server, from others
+    :param keys_of: per container, the keys that clear it
+    """
+
+    __slots__ = ("_keys_of", "_rows", "_tokens", "ids", "origin")
+
+    def __init__(
+        self,
+        rows: Mapping[str, Sequence[str]],
+        ids: Ids,
+        origin: str,
+        keys_of: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.ids = ids
+        self._rows = rows
+        self.origin = origin
+        self._keys_of = keys_of
+        self._tokens: dict[str, bytes] = {}
+
+    @classmethod
+    def from_rows(
+        cls,
+        keys: Sequence[str],
+        arrays: Sequence[Sequence[str]],
+        origin: str,
+        keys_of: Mapping[str, Sequence[str]],
+    ) -> "Generation":
+        """From the answer to :func:`query`: rows look like ``(12,"2026-01-01 00:00:00",705)``."""
+        rows, ids = {}, {}
+        for key, array in zip(keys, arrays, strict=True):
+            numbers = [int(row[1 : row.index(",")]) for row in array]
+            # Older ones may be tidied away at any time.
+            within = sum(number > numbers[0] - WINDOW for number in numbers)
+            rows[key], ids[key] = array[:within], tuple(numbers[:within])
+        return cls(rows, ids, origin, keys_of)
+
+    def newest(self, key: str) -> int | None:
+        """``max(id)`` of a signaling table; None when it is empty."""
+        return next(iter(self.ids[key]), None)
+
+    def token(self, container: str) -> bytes:
+        """What differs between two generations of a container."""
+        token = self._tokens.get(container)
+        if token is None:
+            digest = blake2b(self.origin.encode(), digest_size=16)
+            for key in (REGISTRY, *self._keys_of[container]):
+                digest.update(f"|{key}:{';'.join(self._rows[key])}".encode())
+            token = self._tokens[container] = digest.digest()
+        return token
+
+    def older_than(self, known: Ids) -> bool:
+        """Whether this snapshot misses something that ``known`` says was signalled."""
+        return any(self.ids.get(key, ()) < ids for key, ids in known.items())
+
+    def follows(self, before: "Generation", key: str) -> bool:
+        """Whether since ``before`` at most one row appeared, as the newest.
+
+        Core, which compares newest ids, may not notice anything else: a signal that was committed
+        after one with a higher id, or a database that was restored.
+        """
+        rows, old = self._rows[key], before._rows[key]
+        if rows == old:
+            return True
+        ids, old_ids = self.ids[key], before.ids[key]
+        within = sum(number > ids[0] - WINDOW for number in old_ids) if ids else 0
+        return ids > old_ids and rows[1:] == old[:within]
+
+    def equals(self, other: "Generation", container: str) -> bool:
+        """Whether both saw the same signals for a container, if on servers of their own."""
+        keys = (REGISTRY, *self._keys_of[container])
+        return all(self._rows[key] == other._rows[key] for key in keys)

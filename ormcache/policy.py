@@ -1,0 +1,141 @@
+"""Which cached methods are shared, and what is worth asking Redis for. Pure: no I/O, no Odoo."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+# Methods that stay local, whichever model or addon defines them; docs/ormcache.md says why.
+SECRET = "it holds a secret"
+LIVE = "it holds live objects of a process"
+SIDE_EFFECT = "it is cached for what it does, not for what it returns"
+ASKED = "its addon keeps it local"
+NAMELESS = "its name does not tell it from others"
+OWN_STATE = "it tells of a process or of a moment, not of the database"
+NO_QUERY = "it takes no query, and less time than looking in Redis"
+OWN_ORDER = "its key has the order of a set, which differs between processes"
+BEYOND_KEY = "it depends on the request in more than its key says"
+
+LOCAL_METHODS = {
+    # The key holds the password or API key; the value says that it was right.
+    "_check_uid_passwd": SECRET,
+    "_compute_session_token": SECRET,
+    # database.secret, OAuth client secrets, VAPID key...
+    "_get_param": SECRET,
+    # Users' defaults of any field.
+    "_get_model_defaults": SECRET,
+    "_get_field_column_fallbacks": SECRET,
+    # A rendered page, with a visitor's csrf token.
+    "_get_response_cached": SECRET,
+    "_crypt_context": LIVE,
+    "routing_map": LIVE,
+    "url_rewrite": LIVE,
+    "_rewrite_len": LIVE,
+    "_get_working_hours": LIVE,
+    "get_static_routes": LIVE,
+    "_clear_preload_views_cache_if_needed": SIDE_EFFECT,
+    "_table_has_rows": OWN_STATE,
+    "_call_apps": OWN_STATE,
+    "_get_industry_categories_from_apps": OWN_STATE,
+    "_get_transifex_projects": OWN_STATE,
+    "_get_installed_addons_list": OWN_STATE,
+    "_track_get_fields": NO_QUERY,
+    "_self_accessible_fields": NO_QUERY,
+    "_portal_accessible_fields": NO_QUERY,
+    "_topological_sort": OWN_ORDER,
+    # The browser's language, for a user whose own is not installed.
+    "context_get": BEYOND_KEY,
+}
+# Methods whose values depend on the request in more than their key says: on the current website, on
+# the kind of page, on the debug mode. So it is in core; shared, it would reach further than there.
+REQUEST_METHODS = {
+    "_compute_domain",
+    "_generate_code_cached",
+    "_get_frontend",
+    "_get_view_cache",
+    "load_menus",
+    "load_menus_root",
+}
+# Another addon's method or parameter with such a name is taken for a secret.
+_sounds_secret = re.compile(
+    r"passw(or)?d|secret|token|credential|api_?key|private_?key|(^|_)(pwd|sid|otp|totp|pin)($|_)"
+).search
+
+_FEW = 5  # computations, before a method's own figures are believed
+CHEAP = 0.0001  # seconds: what asking Redis costs
+
+
+_kept_local: set[Callable[..., Any]] = set()
+
+
+def keep_local(method: Callable[..., Any]) -> None:
+    """Never share the values of a cached method.
+
+    :param method: as decorated with ``ormcache``: ``MyModel._my_method``. To be called before the
+        method is: when its module is imported, or in a ``post_load``
+    """
+    _kept_local.add(inspect.unwrap(method))
+
+
+def reason_to_stay_local(method: Callable[..., Any]) -> str | None:
+    """Why a cached method's values are not shared; None: they are.
+
+    >>> def _get_param(self, key): pass
+    >>> def _login(self, api_key): pass
+    >>> def _get_bindings(self, model_name): pass
+    >>> [reason_to_stay_local(m) for m in (_get_param, _login, _get_bindings)]
+    ['it holds a secret', 'it holds a secret', None]
+    >>> reason_to_stay_local(lambda self: 1)
+    'its name does not tell it from others'
+    """
+    name = getattr(method, "__name__", "")
+    if "<" in method.__qualname__:
+        return NAMELESS
+    if method in _kept_local:
+        return ASKED
+    if name in LOCAL_METHODS:
+        return LOCAL_METHODS[name]
+    if any(map(_sounds_secret, (name, *inspect.signature(method).parameters))):
+        return SECRET
+    return None
+
+
+class Method:
+    """A cached method, and what this process learned of it.
+
+    :param name: module and qualified name, the same in every process
+    :param local: why its values are not shared; None: they are
+    :param of_request: whether they depend on the request in more than their key says
+    """
+
+    __slots__ = ("_computed", "_cost", "_refused", "local", "name", "of_request")
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.name = f"{method.__module__}.{method.__qualname__}"
+        self.of_request = getattr(method, "__name__", "") in REQUEST_METHODS
+        self.local = reason_to_stay_local(method)
+        self._computed = 0
+        self._cost = 0.0
+        self._refused = 0
+
+    def computed(self, seconds: float) -> None:
+        """Take note of what one value took to compute, here or elsewhere."""
+        self._computed += 1
+        self._cost += seconds
+
+    def refuse(self, why: str) -> None:
+        """Take note of a value that could not be shared; after a few, none is tried."""
+        self._refused += 1
+        if self._refused >= _FEW and self._refused > self._computed // 2:
+            self.local = f"its values cannot be shared: {why}"
+
+    @property
+    def mean_cost(self) -> float | None:
+        """Seconds; None until there are enough to tell."""
+        return self._cost / self._computed if self._computed >= _FEW else None
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether computing a value takes less than asking for it."""
+        mean = self.mean_cost
+        return mean is not None and mean < CHEAP

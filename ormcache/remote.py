@@ -1,0 +1,191 @@
+"""Tier 2: one Redis hash per database, container and generation. Bytes in, bytes out.
+
+Redis trouble never reaches the caller: a read gives nothing, a write is dropped. The breaker of the
+server is what keeps it short; a server that answers but refuses writes is left alone for a while.
+
+In a hash, ``#`` counts the bytes of its values, and a field whose value starts with ``!`` is
+claimed: somebody is computing it. Every other value is sealed: here none can be read or made.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..connection import Breaker, RedisServer, Script
+from ..exceptions import RedisRefusedError, RedisUnavailableError, WrongTypeError
+
+_logger = logging.getLogger(__name__)
+
+TTL = 24 * 3600  # seconds from the first value of a generation
+RETIRED_TTL = 60  # seconds from the first sight of a newer generation
+LEASE = 2000  # milliseconds that one who computes may take, for the others
+MAX_ENTRIES = 50_000  # of one hash
+MAX_WHOLE = 8 * 2**20  # bytes: a bigger hash is not fetched whole
+_REFUSED_PAUSE = 15.0  # seconds without a write, after one was refused
+
+_SIZE = b"#"
+_CLAIM = b"!"
+
+# Answers with the whole hash, or nothing when it is too big. ARGV: how big it may be
+_FETCH = Script("""
+local size = redis.call('HGET', KEYS[1], '#')
+if not size or tonumber(size) > tonumber(ARGV[1]) then
+    return false
+end
+return redis.call('HGETALL', KEYS[1])
+""")
+
+# Answers with the value; 0 when somebody is computing it; 1 when it is the caller's to compute.
+# ARGV: field, the caller's mark, lease (ms), ttl (s), most entries
+_ASK = Script("""
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if value then
+    if string.sub(value, 1, 1) ~= '!' then
+        return value
+    end
+    if tonumber(string.match(value, '^!(%d+)') or 0) > now then
+        return 0
+    end
+elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
+    return 1
+end
+redis.call('HSET', KEYS[1], ARGV[1], '!' .. string.format('%.0f', now + ARGV[3]) .. ARGV[2])
+if redis.call('TTL', KEYS[1]) < 0 then
+    redis.call('EXPIRE', KEYS[1], ARGV[4])
+end
+return 1
+""")
+
+# ARGV: ttl (s), most bytes, most entries, then fields and values. Answers how many were stored.
+_PUBLISH = Script("""
+local size = tonumber(redis.call('HGET', KEYS[1], '#') or 0)
+local entries = redis.call('HLEN', KEYS[1])
+local stored = {}
+for i = 4, #ARGV, 2 do
+    local old = redis.call('HSTRLEN', KEYS[1], ARGV[i])
+    local exists = old > 0
+    if exists and redis.call('HGET', KEYS[1], ARGV[i]):sub(1, 1) == '!' then
+        old = 0
+    end
+    local new = size + #ARGV[i + 1] - old
+    if new <= tonumber(ARGV[2]) and (exists or entries < tonumber(ARGV[3])) then
+        redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+        size = new
+        entries = entries + (exists and 0 or 1)
+        stored[#stored + 1] = 1
+    else
+        stored[#stored + 1] = 0
+    end
+end
+redis.call('HSET', KEYS[1], '#', string.format('%.0f', size))
+if redis.call('TTL', KEYS[1]) < 0 then
+    redis.call('EXPIRE', KEYS[1], ARGV[1])
+end
+return stored
+""")
+
+# Lets others compute at once what the caller claimed. ARGV: the caller's mark, then fields
+_RELEASE = Script("""
+for i = 2, #ARGV do
+    local value = redis.call('HGET', KEYS[1], ARGV[i])
+    if value and string.sub(value, 1, 1) == '!' and string.sub(value, -#ARGV[1]) == ARGV[1] then
+        redis.call('HDEL', KEYS[1], ARGV[i])
+    end
+end
+""")
+
+
+class Claim:
+    """What :meth:`RemoteTier.ask` answers when there is no value."""
+
+    OURS = 1  # nobody computes it: the caller should
+    THEIRS = 0  # somebody does
+
+
+class RemoteTier:
+    """The shared tier on one Redis server.
+
+    :param server: whose errors stop here
+    :param max_bytes: of one hash
+    """
+
+    def __init__(self, server: RedisServer, *, max_bytes: int) -> None:
+        self._server = server
+        self._max_bytes = max_bytes
+        self._writes = Breaker(_REFUSED_PAUSE)
+        self._mark = b":" + os.urandom(6).hex().encode()
+        os.register_at_fork(after_in_child=self._renew_mark)
+
+    def _renew_mark(self) -> None:
+        self._mark = b":" + os.urandom(6).hex().encode()
+
+    def fetch(self, key: str) -> dict[bytes, bytes]:
+        """All values of a hash; none when it is not there, too big, or cannot be had."""
+        answer = self._read(_FETCH, key, MAX_WHOLE)
+        if not isinstance(answer, list):
+            return {}
+        values = dict(zip(answer[::2], answer[1::2], strict=True))
+        values.pop(_SIZE, None)
+        return {field: value for field, value in values.items() if not value.startswith(_CLAIM)}
+
+    def ask(self, key: str, field: bytes, *, claim: bool) -> bytes | int | None:
+        """One value; or, if there is none, whose it is to compute (:class:`Claim`).
+
+        :param claim: whether the caller means to publish it; without, or when Redis refuses
+            writes, the answer is only the value or None
+        """
+        if claim and self._writes.allows():
+            answer = self._write(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
+            if answer is not None:
+                return answer  # type: ignore[no-any-return]
+        answer = self._execute("HGET", key, field)
+        if not isinstance(answer, bytes) or answer.startswith(_CLAIM):
+            return None
+        return answer
+
+    def publish(self, key: str, values: Sequence[tuple[bytes, bytes]]) -> Sequence[int]:
+        """Store fields and values, as far as the hash's bounds allow; 1 for each that was."""
+        if not values or not self._writes.allows():
+            return ()
+        arguments = [part for item in values for part in item]
+        return self._write(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, *arguments) or ()
+
+    def release(self, key: str, fields: Sequence[bytes]) -> None:
+        """Give back what :meth:`ask` let this process claim and it will not publish."""
+        if fields and self._writes.allows():
+            self._write(_RELEASE, key, self._mark, *fields)
+
+    def retire(self, key: str) -> None:
+        """Let a hash go that newer readers do not look at any more."""
+        self._execute("EXPIRE", key, RETIRED_TTL)
+
+    def _read(self, script: Script, key: str, *arguments: Any) -> Any:
+        try:
+            return self._server.evaluate(script, key, *arguments)
+        except (RedisUnavailableError, WrongTypeError) as error:
+            _logger.debug("Nothing read: %s", error)
+            return None
+
+    def _write(self, script: Script, key: str, *arguments: Any) -> Any:
+        try:
+            answer = self._server.evaluate(script, key, *arguments)
+        except RedisRefusedError as error:
+            if self._writes.fail():
+                _logger.warning("The ormcache is not shared: %s", error)
+            return None
+        except (RedisUnavailableError, WrongTypeError) as error:
+            _logger.debug("Nothing written: %s", error)
+            return None
+        if self._writes.succeed():
+            _logger.info("The ormcache is shared again")
+        return answer
+
+    def _execute(self, *command: Any) -> Any:
+        try:
+            return self._server.execute(*command)
+        except (RedisUnavailableError, WrongTypeError) as error:
+            _logger.debug("Nothing done: %s", error)
+            return None
