@@ -1,0 +1,112 @@
+"""What `bench/ormcache` measures and shows."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg2
+import redis
+from measure import load
+from odoo import release
+from ormcache_arms import Arm, addons_path, arms
+from ormcache_fresh import Fresh
+from ormcache_report import Line, Samples, report
+from ormcache_storm import Storm
+
+from stack import environment
+from stack.servers import PostgreSQL, Redis, odoo_environment
+
+MEMORY = "memory of a warm worker"
+ALTERNATIONS = 60  # of the two ways to a hit, in each process
+FEW_ROUNDS = 5
+
+
+def run(
+    folder: Path,
+    runs: int,
+    rounds: int,
+    parts: list[str],
+    names: list[str],
+    *,
+    details: bool,
+    control: bool,
+) -> None:
+    """Start the servers, measure, print the table."""
+    # Kept, with the databases from which those that are measured are copied.
+    postgres = PostgreSQL(
+        environment.home() / "bench/postgresql", config={"shared_buffers": "512MB"}
+    )
+    with postgres, Redis(folder / "redis") as server:
+        with arms(names, folder, server, postgres, control) as sides:
+            print(_versions(server, postgres), load(), sep="\n", flush=True)
+            sections: dict[str, list[Line]] = {}
+            notes = ["CONTROL: the addon is loaded in no arm."] if control else []
+            if {"fresh", "memory"} & {*parts}:
+                fresh = Fresh(sides, postgres, server, rounds if "fresh" in parts else FEW_ROUNDS)
+                fresh.run(runs)
+                notes += fresh.notes()
+                if "fresh" in parts:
+                    sections["a fresh worker, Redis filled by another"] = fresh.fresh_lines()
+                    sections["what a fresh worker computes"] = fresh.share_lines()
+                if "memory" in parts:
+                    sections[MEMORY] = fresh.memory_lines()
+                if details:
+                    print(fresh.details())
+            if "hit" in parts:
+                sections["a hit in the process's own cache"], said = _hit(sides, postgres, runs)
+                notes += said
+            if "storm" in parts:
+                storm = Storm(sides, postgres)
+                storm.run(runs)
+                sections["caches cleared under load"] = storm.lines()
+                sections.setdefault(MEMORY, []).extend(storm.memory_lines())
+    print(report(sections), *notes, load(), sep="\n")
+
+
+def _hit(sides: list[Arm], postgres: PostgreSQL, runs: int) -> tuple[list[Line], list[str]]:
+    """The cost of a hit, in `runs` processes one after the other, and notes."""
+    samples, notes = Samples(), []
+    side = sides[-1]  # the addon's, if it is measured
+    options = {
+        "addons-path": addons_path(), "load": side.load, "data-dir": side.folder / "data",
+        "db_host": postgres.host, "db_port": postgres.port, "db_user": postgres.user,
+        "database": side.database, "http-interface": postgres.host,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    script = str(Path(__file__).with_name("ormcache_hit.py"))
+    command = [script, ",".join(side.name for side in sides), str(ALTERNATIONS), *words]
+    for number in range(1, runs + 1):
+        print(f"hits: run {number} of {runs}", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [str(environment.python()), *command],
+            env=odoo_environment(side.env), stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+        for name, seconds in answer["seconds"].items():
+            samples.add(name, hit=seconds)
+        notes = answer["notes"]
+    lines = [
+        Line("hit, µs", samples.pair("hit"), 1e-6, 3, compared=samples.ratio("hit"), target=1.02)
+    ]
+    return lines, notes
+
+
+def _versions(server: Redis, postgres: PostgreSQL) -> str:
+    [version] = [
+        line.partition(":")[2]
+        for line in server.cli("INFO", "server").splitlines()
+        if line.startswith("redis_version:")
+    ]
+    parts = {
+        "Odoo": release.version,
+        "Python": platform.python_version(),
+        "PostgreSQL": postgres.sql("postgres", "SHOW server_version").split()[0],
+        "Redis": version.strip(),
+        "redis-py": redis.__version__,
+        "psycopg2": psycopg2.__version__.split()[0],
+    }
+    return ", ".join(f"{name} {version}" for name, version in parts.items())

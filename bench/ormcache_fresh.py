@@ -1,0 +1,274 @@
+"""A fresh worker beside a warm one: the journey's time and queries, Redis commands, memory."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from measure import table
+from ormcache_arms import Arm, Node
+from ormcache_journey import Client
+from ormcache_report import Line, Samples, divided
+
+from stack.servers import PostgreSQL, Redis
+
+MS, MB = 1e-3, 2**20
+METHODS_SHOWN = 25
+SETTLING = 4  # passages: Python still collects the garbage of the first one
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What one journey cost the process that served it.
+
+    :param cpu: seconds
+    :param methods: misses and seconds by cached method, as Odoo counts
+    :param shared: what the probe's `shared_counters` says of it
+    """
+
+    seconds: float
+    cpu: float
+    queries: int
+    methods: dict[str, tuple[int, float]]
+    shared: dict[str, float]
+
+
+class Fresh:
+    """Runs of the journey in processes that have just loaded their registry.
+
+    In each run one process per arm is started. Each makes the journey once, fresh; then they make
+    it in turn, warm. Redis was filled by a process that was there before.
+
+    :param rounds: warm passages per process and run
+    """
+
+    def __init__(self, arms: list[Arm], postgres: PostgreSQL, server: Redis, rounds: int) -> None:
+        self.arms, self.postgres, self.rounds = arms, postgres, rounds
+        self.redis = redis.Redis.from_url(server.url)
+        self.samples = Samples()
+        self.methods: dict[str, dict[str, tuple[int, float]]] = {}
+        self._clients = {arm.name: Client("", arm.database) for arm in arms}
+
+    def run(self, runs: int) -> None:
+        """Measure; the samples are kept."""
+        for arm in self.arms:
+            self._prepare(arm)
+        for number in range(1, runs + 1):
+            _say(f"fresh workers: run {number} of {runs}")
+            with ExitStack() as stack:
+                # The same in both arms, another than that of the process that filled Redis: a key
+                # that depends on the order of a set will not be found.
+                seed = random.randrange(2**32)
+                nodes = [Node(arm, self.postgres, seed=seed) for arm in self._shuffled(self.arms)]
+                for node in nodes:
+                    stack.enter_context(node)
+                for node in self._shuffled(nodes):
+                    self._fresh(node)
+                self._warm(nodes)
+
+    def _prepare(self, arm: Arm) -> None:
+        """Log in and touch what a database reads for the first time; fill Redis."""
+        client = self._clients[arm.name]
+        with Node(arm, self.postgres) as node:
+            client.url = node.url
+            client.login()
+            client.passage()
+            client.passage()
+        if arm.name == "addon":
+            self.redis.flushall()
+            with Node(arm, self.postgres) as node:
+                first = self._passage(node)
+                self.samples.add(
+                    "addon", filling_seconds=first.seconds, filling_queries=first.queries
+                )
+                client.passage()
+            used = self.redis.info("memory")["used_memory"]
+            self.samples.add("addon", redis_keys=self.redis.dbsize(), redis_bytes=used)
+
+    def _fresh(self, node: Node) -> None:
+        self.redis.config_resetstat()
+        passage = self._passage(node)
+        status = node.probe()
+        self.methods[node.arm.name] = passage.methods
+        self.samples.add(
+            node.arm.name,
+            fresh_seconds=passage.seconds,
+            fresh_cpu=passage.cpu,
+            fresh_queries=passage.queries,
+            fresh_commands=self._commands(),
+            misses=sum(misses for misses, _ in passage.methods.values()),
+            method_seconds=sum(seconds for _, seconds in passage.methods.values()),
+            **{key: status[key] for key in ("start_seconds", "registry_seconds")},
+            **{f"shared_{key}": value for key, value in passage.shared.items()},
+        )
+
+    def _warm(self, nodes: list[Node]) -> None:
+        """Make passages in turn, after some that settle what the fresh one left."""
+        for _ in range(SETTLING):
+            for node in nodes:
+                self._clients[node.arm.name].passage()
+        self.redis.config_resetstat()
+        before = {node.arm.name: node.probe() for node in nodes}
+        times: dict[str, list[float]] = {node.arm.name: [] for node in nodes}
+        requests = 0
+        for _ in range(self.rounds):
+            for node in self._shuffled(nodes):
+                answers = self._clients[node.arm.name].passage()
+                times[node.arm.name].append(sum(answer.seconds for answer in answers))
+                requests = len(answers)
+        commands = self._commands()
+        for node in nodes:
+            name, status = node.arm.name, node.probe()
+            self.samples.add(
+                name,
+                warm_seconds=statistics.median(times[name]),
+                warm_cpu=(status["cpu"] - before[name]["cpu"]) / self.rounds,
+                warm_queries=(status["queries"] - before[name]["queries"]) / self.rounds,
+                warm_commands=commands / self.rounds / requests,
+                requests=requests,
+                **status["memory"],
+            )
+
+    def _passage(self, node: Node) -> Passage:
+        """Make the journey there."""
+        client = self._clients[node.arm.name]
+        client.url = node.url
+        before = node.probe()
+        answers = client.passage()
+        after = node.probe()
+        if {answer.response.headers["X-Worker"] for answer in answers} != {str(node.pid)}:
+            raise RuntimeError("another process answered")
+        shared, methods = after["shared"] or {}, {}
+        for name, (misses, seconds) in after["methods"].items():
+            misses_before, seconds_before = before["methods"].get(name, (0, 0.0))
+            if misses > misses_before:
+                methods[name] = misses - misses_before, seconds - seconds_before
+        return Passage(
+            seconds=sum(answer.seconds for answer in answers),
+            cpu=after["cpu"] - before["cpu"],
+            queries=after["queries"] - before["queries"],
+            methods=methods,
+            shared={key: shared[key] - before["shared"].get(key, 0) for key in shared},
+        )
+
+    def _commands(self) -> int:
+        """How many commands Redis was given since its counters were reset, ours left out."""
+        stats = self.redis.info("commandstats")
+        ours = ("cmdstat_config", "cmdstat_info")
+        return sum(stat["calls"] for name, stat in stats.items() if not name.startswith(ours))
+
+    @staticmethod
+    def _shuffled(items: Iterable[Any]) -> list[Any]:
+        return random.sample(items := list(items), len(items))
+
+    # --- what it comes to
+
+    def fresh_lines(self) -> list[Line]:
+        """Time and queries, fresh and warm."""
+        s = self.samples
+        pair, ratio = s.pair, s.ratio
+        fresh_ms, fresh_queries = pair("fresh_seconds"), pair("fresh_queries")
+        warm_ms, warm_queries = pair("warm_seconds"), pair("warm_queries")
+        commands = pair("warm_commands")[1]
+        own_ms = divided(fresh_ms[0], warm_ms[0]), divided(fresh_ms[1], warm_ms[1])
+        own_queries = (
+            divided(fresh_queries[0], warm_queries[0]),
+            divided(fresh_queries[1], warm_queries[1]),
+        )
+        return [
+            Line(
+                "fresh worker, ms", fresh_ms, MS,
+                compared=divided(fresh_ms[1], warm_ms[0]), target=1.3,
+            ),
+            Line(
+                "fresh worker, queries", fresh_queries,
+                compared=divided(fresh_queries[1], warm_queries[0]), target=1.2,
+            ),
+            Line("warm worker, ms", warm_ms, MS, 1, compared=ratio("warm_seconds"), target=1.03),
+            Line("warm worker, queries", warm_queries, compared=ratio("warm_queries")),
+            Line(
+                "Redis commands per warm request",
+                (None, commands), digits=2, compared=commands, target=0,
+            ),
+            Line("fresh worker, CPU ms", pair("fresh_cpu"), MS),
+            Line("warm worker, CPU ms", pair("warm_cpu"), MS, 1, compared=ratio("warm_cpu")),
+            Line("fresh / its own warm, time", own_ms, digits=2),
+            Line("fresh / its own warm, queries", own_queries, digits=2),
+            Line("fresh worker while Redis is empty, ms (once)", pair("filling_seconds"), MS),
+            Line("fresh worker while Redis is empty, queries (once)", pair("filling_queries")),
+            Line("Redis commands of a fresh journey", (None, pair("fresh_commands")[1])),
+            Line("keys in Redis", pair("redis_keys")),
+            Line("memory of Redis, MB", pair("redis_bytes"), MB, 1),
+            Line(
+                "loading the registry, s",
+                pair("registry_seconds"), digits=2, compared=ratio("registry_seconds"),
+            ),
+            Line(
+                "from start to ready, s",
+                pair("start_seconds"), digits=2, compared=ratio("start_seconds"),
+            ),
+        ]  # fmt: skip
+
+    def share_lines(self) -> list[Line]:
+        """What a fresh worker did not have to compute."""
+        pair = self.samples.pair
+        (_, computed), (_, saved) = pair("shared_computed"), pair("shared_saved")
+        share = None if computed is None or saved is None else divided(saved, computed + saved)
+        return [
+            Line("misses, as Odoo counts", pair("misses")),
+            Line("in cached methods, as Odoo counts, ms", pair("method_seconds"), MS),
+            Line("computed, ms", (None, computed), MS),
+            Line(
+                "saved by the shared cache, ms", (None, saved), MS,
+                compared=share, target=0.95, at_least=True, percent=True,
+            ),
+        ]  # fmt: skip
+
+    def memory_lines(self) -> list[Line]:
+        """What a worker weighs when it is warm."""
+        pair, ratio = self.samples.pair, self.samples.ratio
+        return [
+            Line("one process, USS, MB", pair("uss"), MB, 1, compared=ratio("uss"), target=1.05),
+            Line("one process, PSS, MB", pair("pss"), MB, 1, compared=ratio("pss")),
+        ]
+
+    def notes(self) -> list[str]:
+        """What the table leaves out."""
+        counts = [count for arm in self.arms for count in self.samples.all(arm.name, "requests")]
+        lines = [
+            f"The journey has {counts[0]:.0f} requests. A fresh worker with the addon is compared"
+            " with a warm one without."
+        ]
+        names = {"warm_seconds": "warm time", "warm_cpu": "warm CPU", "uss": "USS"}
+        for name, title in names.items():
+            if ratios := self.samples.ratios(name):
+                shown = " ".join(f"{ratio:.3f}" for ratio in ratios)
+                lines.append(f"{title}, addon / stock, in each run: {shown}")
+        return lines
+
+    def details(self) -> str:
+        """The methods that a fresh worker spends most time in."""
+        names = {name for methods in self.methods.values() for name in methods}
+        cost = {
+            name: max(methods.get(name, (0, 0.0))[1] for methods in self.methods.values())
+            for name in names
+        }
+        rows = []
+        for name in sorted(cost, key=cost.__getitem__, reverse=True)[:METHODS_SHOWN]:
+            found = [self.methods[arm.name].get(name, (0, 0.0)) for arm in self.arms]
+            rows.append([name, *(f"{n}" for n, _ in found), *(f"{t / MS:.1f}" for _, t in found)])
+        header = [
+            "last fresh worker; inner calls count twice",
+            *(f"{arm.name} {what}" for what in ("misses", "ms") for arm in self.arms),
+        ]
+        return table(header, rows)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
