@@ -45,13 +45,17 @@ def run(
             print(_versions(server, postgres), load(), sep="\n", flush=True)
             sections: dict[str, list[Line]] = {}
             notes = ["CONTROL: the addon is loaded in no arm."] if control else []
-            if {"fresh", "memory"} & {*parts}:
-                fresh = Fresh(sides, postgres, server, rounds if "fresh" in parts else FEW_ROUNDS)
+            if {"fresh", "away", "memory"} & {*parts}:
+                if not {"fresh", "away"} & {*parts}:
+                    rounds = FEW_ROUNDS
+                fresh = Fresh(sides, postgres, server, rounds, away="away" in parts)
                 fresh.run(runs)
                 notes += fresh.notes()
                 if "fresh" in parts:
                     sections["a fresh worker, Redis filled by another"] = fresh.fresh_lines()
                     sections["what a fresh worker computes"] = fresh.share_lines()
+                if "away" in parts:
+                    sections["Redis was killed"] = fresh.away_lines()
                 if "memory" in parts:
                     sections[MEMORY] = fresh.memory_lines()
                 if details:

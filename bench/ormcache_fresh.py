@@ -46,10 +46,14 @@ class Fresh:
     it in turn, warm. Redis was filled by a process that was there before.
 
     :param rounds: warm passages per process and run
+    :param away: whether to make as many after Redis was killed
     """
 
-    def __init__(self, arms: list[Arm], postgres: PostgreSQL, server: Redis, rounds: int) -> None:
-        self.arms, self.postgres, self.rounds = arms, postgres, rounds
+    def __init__(
+        self, arms: list[Arm], postgres: PostgreSQL, server: Redis, rounds: int, *, away: bool
+    ) -> None:
+        self.arms, self.postgres, self.rounds, self.away = arms, postgres, rounds, away
+        self.server = server
         self.redis = redis.Redis.from_url(server.url)
         self.samples = Samples()
         self.methods: dict[str, dict[str, tuple[int, float]]] = {}
@@ -58,7 +62,8 @@ class Fresh:
     def run(self, runs: int) -> None:
         """Measure; the samples are kept."""
         for arm in self.arms:
-            self._prepare(arm)
+            self._log_in(arm)
+        self._fill(measured=True)
         for number in range(1, runs + 1):
             _say(f"fresh workers: run {number} of {runs}")
             with ExitStack() as stack:
@@ -71,25 +76,37 @@ class Fresh:
                 for node in self._shuffled(nodes):
                     self._fresh(node)
                 self._warm(nodes)
+                if self.away:
+                    self._without_redis(nodes)
+            if self.away:
+                self.server.start()
+                self._fill()
 
-    def _prepare(self, arm: Arm) -> None:
-        """Log in and touch what a database reads for the first time; fill Redis."""
+    def _log_in(self, arm: Arm) -> None:
+        """And touch what a database reads for the first time."""
         client = self._clients[arm.name]
         with Node(arm, self.postgres) as node:
             client.url = node.url
             client.login()
             client.passage()
             client.passage()
-        if arm.name == "addon":
-            self.redis.flushall()
-            with Node(arm, self.postgres) as node:
-                first = self._passage(node)
-                self.samples.add(
-                    "addon", filling_seconds=first.seconds, filling_queries=first.queries
-                )
-                client.passage()
-            used = self.redis.info("memory")["used_memory"]
-            self.samples.add("addon", redis_keys=self.redis.dbsize(), redis_bytes=used)
+
+    def _fill(self, *, measured: bool = False) -> None:
+        """Fill Redis, by a process with the addon."""
+        for arm in self.arms:
+            if arm.name == "addon":
+                self.redis.flushall()
+                with Node(arm, self.postgres) as node:
+                    first = self._passage(node)
+                    self._clients[arm.name].passage()
+                if measured:
+                    self.samples.add(
+                        "addon",
+                        filling_seconds=first.seconds,
+                        filling_queries=first.queries,
+                        redis_keys=self.redis.dbsize(),
+                        redis_bytes=self.redis.info("memory")["used_memory"],
+                    )
 
     def _fresh(self, node: Node) -> None:
         self.redis.config_resetstat()
@@ -110,30 +127,48 @@ class Fresh:
 
     def _warm(self, nodes: list[Node]) -> None:
         """Make passages in turn, after some that settle what the fresh one left."""
-        for _ in range(SETTLING):
-            for node in nodes:
-                self._clients[node.arm.name].passage()
+        self._settle(nodes)
         self.redis.config_resetstat()
         before = {node.arm.name: node.probe() for node in nodes}
-        times: dict[str, list[float]] = {node.arm.name: [] for node in nodes}
-        requests = 0
-        for _ in range(self.rounds):
-            for node in self._shuffled(nodes):
-                answers = self._clients[node.arm.name].passage()
-                times[node.arm.name].append(sum(answer.seconds for answer in answers))
-                requests = len(answers)
+        times = self._in_turn(nodes)
         commands = self._commands()
+        requests = self.samples.all(nodes[0].arm.name, "requests")[-1]
         for node in nodes:
             name, status = node.arm.name, node.probe()
             self.samples.add(
                 name,
-                warm_seconds=statistics.median(times[name]),
+                warm_seconds=times[name],
                 warm_cpu=(status["cpu"] - before[name]["cpu"]) / self.rounds,
                 warm_queries=(status["queries"] - before[name]["queries"]) / self.rounds,
                 warm_commands=commands / self.rounds / requests,
-                requests=requests,
                 **status["memory"],
             )
+
+    def _without_redis(self, nodes: list[Node]) -> None:
+        """Kill it, clear all caches, and make passages in turn again."""
+        self.server.kill()
+        for node in self._shuffled(nodes):
+            node.clear()
+            self.samples.add(node.arm.name, cleared_seconds=self._passage(node).seconds)
+        self._settle(nodes)
+        for name, seconds in self._in_turn(nodes).items():
+            self.samples.add(name, away_seconds=seconds)
+
+    def _settle(self, nodes: list[Node]) -> None:
+        for _ in range(SETTLING):
+            for node in nodes:
+                self._clients[node.arm.name].passage()
+
+    def _in_turn(self, nodes: list[Node]) -> dict[str, float]:
+        """The median of `rounds` passages, in seconds, by arm."""
+        times: dict[str, list[float]] = {node.arm.name: [] for node in nodes}
+        for _ in range(self.rounds):
+            for node in self._shuffled(nodes):
+                name = node.arm.name
+                answers = self._clients[name].passage()
+                times[name].append(sum(answer.seconds for answer in answers))
+                self.samples.add(name, requests=len(answers))
+        return {name: statistics.median(seconds) for name, seconds in times.items()}
 
     def _passage(self, node: Node) -> Passage:
         """Make the journey there."""
@@ -230,6 +265,20 @@ class Fresh:
             ),
         ]  # fmt: skip
 
+    def away_lines(self) -> list[Line]:
+        """What it costs when Redis has been killed."""
+        pair, ratio = self.samples.pair, self.samples.ratio
+        return [
+            Line(
+                "warm worker, ms",
+                pair("away_seconds"), MS, 1, compared=ratio("away_seconds"), target=1.05,
+            ),
+            Line(
+                "caches cleared once, ms",
+                pair("cleared_seconds"), MS, compared=ratio("cleared_seconds"),
+            ),
+        ]  # fmt: skip
+
     def memory_lines(self) -> list[Line]:
         """What a worker weighs when it is warm."""
         pair, ratio = self.samples.pair, self.samples.ratio
@@ -245,7 +294,12 @@ class Fresh:
             f"The journey has {counts[0]:.0f} requests. A fresh worker with the addon is compared"
             " with a warm one without."
         ]
-        names = {"warm_seconds": "warm time", "warm_cpu": "warm CPU", "uss": "USS"}
+        names = {
+            "warm_seconds": "warm time",
+            "warm_cpu": "warm CPU",
+            "away_seconds": "warm time without Redis",
+            "uss": "USS",
+        }
         for name, title in names.items():
             if ratios := self.samples.ratios(name):
                 shown = " ".join(f"{ratio:.3f}" for ratio in ratios)
