@@ -73,7 +73,6 @@ class Fresh:
                 nodes = [Node(arm, self.postgres, seed=seed) for arm in self._shuffled(self.arms)]
                 for node in nodes:
                     stack.enter_context(node)
-                for node in self._shuffled(nodes):
                     self._fresh(node)
                 self._warm(nodes)
                 if self.away:
@@ -134,7 +133,7 @@ class Fresh:
         commands = self._commands()
         requests = self.samples.all(nodes[0].arm.name, "requests")[-1]
         for node in nodes:
-            name, status = node.arm.name, node.probe()
+            name, status = node.arm.name, node.probe("weigh")
             self.samples.add(
                 name,
                 warm_seconds=times[name],

@@ -52,7 +52,7 @@ class Storm:
         clients = self._clients[node.arm.name]
         self._settle(node)
         calm_queries, _, calm_seconds = self._passages(node, clients)
-        weights = [status["memory"] for status in self._statuses(node).values()]
+        weights = [node.probe("weigh", url=url)["memory"] for url in node.urls]
         node.clear()
         one_queries, _, _ = self._passages(node, clients[:1])
         self._settle(node)

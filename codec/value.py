@@ -201,19 +201,16 @@ def key_bytes(key: Any) -> bytes:
 
 
 def _key_bytes(key: Any) -> bytes:
+    """Type, how much follows, and that: so where each part ends is known."""
     cls = type(key)
+    scalar = _SCALARS.get(cls)
+    if scalar is not None:
+        data = scalar(key)
+        return b"%b %d\n%b" % (cls.__name__.encode(), len(data), data)
     if cls is tuple:
         parts = [_key_bytes(part) for part in key]
     elif cls is frozenset:
-        parts = sorted(_key_bytes(part) for part in key)
-    elif cls is str:
-        parts = [key.encode("utf-8", "surrogatepass")]
-    elif cls is bytes:
-        parts = [key]
-    elif cls is int:
-        parts = [b"%x" % key]  # of any length
-    elif cls in _SCALARS:
-        parts = [repr(key).encode()]
+        parts = sorted([_key_bytes(part) for part in key])
     else:
         for base, parts_of in _key_parts.items():
             if isinstance(key, base):
@@ -222,14 +219,17 @@ def _key_bytes(key: Any) -> bytes:
                 break
         else:
             raise NotShareableError(f"a key of type {cls.__module__}.{cls.__qualname__}")
-    return b"%b %d\n%b" % (
-        cls.__name__.encode(),
-        len(parts),
-        b"".join(b"%d\n%b" % (len(part), part) for part in parts),
-    )
+    return b"%b %d\n%b" % (cls.__name__.encode(), len(parts), b"".join(parts))
 
 
-_SCALARS = {bool, float, type(None)}
+_SCALARS: dict[type, Callable[[Any], bytes]] = {
+    str: lambda key: key.encode("utf-8", "surrogatepass"),
+    bytes: bytes,
+    int: lambda key: b"%x" % key,  # of any length
+    bool: lambda key: b"%d" % key,
+    float: lambda key: repr(key).encode(),
+    type(None): lambda _key: b"",
+}
 
 # -- types of Python and of markupsafe -------------------------------------------------------------
 

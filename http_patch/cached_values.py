@@ -5,11 +5,13 @@ apart and put together here. What is not listed, and holds one of these, is not 
 """
 
 import marshal
+import re
 from types import FunctionType
 from typing import Any
 
 from odoo.addons.base.models import ir_model, ir_qweb
 from odoo.addons.base.models.res_lang import LangData, LangDataDict
+from odoo.http import Response
 from odoo.models import BaseModel
 from odoo.orm import domains
 from odoo.orm.domains import (
@@ -59,7 +61,7 @@ def apply() -> None:
 
 def codecs() -> dict[str, ValueCodec]:
     """The methods whose values need a codec of their own, by module and qualified name."""
-    found = {}
+    found = {_PAGE: ValueCodec(_encode_page, _decode_page)}
     for method, codec in (
         (ir_qweb.IrQweb._generate_code_cached, ValueCodec(_encode_template, _decode_template)),
         (ir_model.IrModelAccess._get_access_groups, ValueCodec(_encode_union, _decode_union)),
@@ -194,3 +196,37 @@ def _decode_template(model: Any, data: bytes) -> Any:
         return made_of["generate_functions"](), name, options
     except (ValueError, TypeError, EOFError) as error:
         raise CorruptRecordError(f"it is no template: {error}") from error
+
+
+# -- pages of the website --------------------------------------------------------------------------
+
+# By its name: website is imported only where it is installed.
+_PAGE = "odoo.addons.website.models.website_page.WebsitePage._get_response_cached"
+# Where ``WebsitePage._post_process_response_from_cache`` puts the token of whoever gets the page.
+_tokens = re.compile(r'(csrf_token: "|name="csrf_token" value=")[^"]+')
+_looks_like_token = re.compile(r"\b[0-9a-f]{40}o[0-9]+\b").search  # Request.csrf_token
+
+
+def _encode_page(value: Any) -> bytes:
+    """A page as everybody gets it who has not logged in: without its first visitor's csrf token."""
+    response, key = value
+    if type(response) is not Response or len(response.response) != 1:
+        raise NotShareableError("a response of another kind")
+    body, headers = response.response[0], list(response.headers.items())
+    if any(name.lower() == "set-cookie" for name, _content in headers):
+        raise NotShareableError("a response with a cookie")
+    blanked = type(body)(_tokens.sub(r"\1-", str(body)))  # Markup would escape what is put in
+    if _looks_like_token(blanked):
+        raise NotShareableError("a page with a token in another place")
+    return encode((blanked, response.status, headers, response.time, key))
+
+
+def _decode_page(_model: Any, data: bytes) -> Any:
+    try:
+        body, status, headers, time, key = decode(data)
+        response = Response(status=status, headers=headers)
+    except (ValueError, TypeError) as error:
+        raise CorruptRecordError(f"it is no page: {error}") from error
+    response.response = [body]
+    response.time = time
+    return response, key

@@ -20,6 +20,7 @@ from . import (
     request,
     savepoint,
     session_store,
+    warm_up,
 )
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ _ORMCACHE_TARGETS = (
     ir_config_parameter,
     cached_values,
     ormcache_log,
+    warm_up,
 )
 
 
@@ -146,5 +148,6 @@ def _share_ormcache(remote: RemoteTier, settings: Settings) -> None:
         cached_values,
         ormcache_log,
         ormcache,
+        warm_up,
     ):
         target.apply()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from odoo.http import request
+from odoo.http import _request_stack
 from odoo.tools.cache import _COUNTERS, _logger, ormcache
 
 from ..ormcache import SharedOrmcache
@@ -124,8 +124,9 @@ def _surroundings(detailed: bool) -> tuple[Any, ...]:
     :param detailed: for rules, which see the current website; templates, whose links are made for
         it; and what shows more in a debug session
     """
-    if not (request and detailed):
-        return (bool(request),)
+    request = _request_stack.top
+    if request is None or not detailed:
+        return (request is not None,)
     website = getattr(request, "website", None)
     return (
         True,

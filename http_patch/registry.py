@@ -219,6 +219,11 @@ def undo(registry: Any, cursor: Any) -> None:
     found.fills = []
 
 
+def forget_hashes(registry: Any) -> None:
+    """Fetch them from Redis again when they are looked into."""
+    _shared(registry).forget_hashes()
+
+
 def has_pending_changes(cursor: Any) -> bool:
     """Whether the ORM has changes that are not written to the database yet."""
     orm = cursor.transaction
@@ -299,7 +304,7 @@ def _reading_rows(original: Any) -> Any:
         generation = transaction(self, cr).generation = read_generation(self, cr)
         _shared(self).learn(generation)
         vars(self).setdefault(_CHECKED, generation)  # the first time: tier 1 is empty
-        return generation.newest(REGISTRY), {key: generation.newest(key) for key in _CACHES_BY_KEY}
+        return generation.newest[REGISTRY], {key: generation.newest[key] for key in _CACHES_BY_KEY}
 
     return get_sequences
 

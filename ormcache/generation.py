@@ -21,7 +21,7 @@ meets the values of the other, though its ids repeat.
 True
 >>> before.token("templates") == after.token("templates")
 False
->>> after.newest("groups"), before.older_than(after.ids), after.older_than(before.ids)
+>>> after.newest["groups"], before.older_than(after.ids), after.older_than(before.ids)
 (10, True, False)
 >>> late, later = seen(groups=[11, 9]), seen(groups=[11, 10, 9])
 >>> late.older_than(later.ids), later.follows(late, "groups"), after.follows(before, "groups")
@@ -58,12 +58,13 @@ class Generation:
     """What one snapshot saw of the signaling tables.
 
     :param rows: per key, the newest rows as text, newest first
+    :ivar newest: per key, ``max(id)`` of its table; None when it is empty
     :param ids: their ids. In one database such tuples only grow, in the order of tuples
     :param origin: what tells this database, on this server, from others
     :param keys_of: per container, the keys that clear it
     """
 
-    __slots__ = ("_keys_of", "_rows", "_tokens", "ids", "origin")
+    __slots__ = ("_keys_of", "_rows", "_tokens", "ids", "newest", "origin")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Generation:
         keys_of: Mapping[str, Sequence[str]],
     ) -> None:
         self.ids = ids
+        self.newest = {key: numbers[0] if numbers else None for key, numbers in ids.items()}
         self._rows = rows
         self.origin = origin
         self._keys_of = keys_of
@@ -94,10 +96,6 @@ class Generation:
             within = sum(number > numbers[0] - WINDOW for number in numbers)
             rows[key], ids[key] = array[:within], tuple(numbers[:within])
         return cls(rows, ids, origin, keys_of)
-
-    def newest(self, key: str) -> int | None:
-        """``max(id)`` of a signaling table; None when it is empty."""
-        return next(iter(self.ids[key]), None)
 
     def token(self, container: str) -> bytes:
         """What differs between two generations of a container."""

@@ -25,8 +25,6 @@ LOCAL_METHODS = {
     # Users' defaults of any field.
     "_get_model_defaults": SECRET,
     "_get_field_column_fallbacks": SECRET,
-    # A rendered page, with a visitor's csrf token.
-    "_get_response_cached": SECRET,
     "_crypt_context": LIVE,
     "routing_map": LIVE,
     "url_rewrite": LIVE,

@@ -27,15 +27,6 @@ _REFUSED_PAUSE = 15.0  # seconds without a write, after one was refused
 _SIZE = b"#"
 _CLAIM = b"!"
 
-# Answers with the whole hash, or nothing when it is too big. ARGV: how big it may be
-_FETCH = Script("""
-local size = redis.call('HGET', KEYS[1], '#')
-if not size or tonumber(size) > tonumber(ARGV[1]) then
-    return false
-end
-return redis.call('HGETALL', KEYS[1])
-""")
-
 # Answers with the value; 0 when somebody is computing it; 1 when it is the caller's to compute.
 # ARGV: field, the caller's mark, lease (ms), ttl (s), most entries
 _ASK = Script("""
@@ -124,7 +115,10 @@ class RemoteTier:
 
     def fetch(self, key: str) -> dict[bytes, bytes]:
         """All values of a hash; none when it is not there, too big, or cannot be had."""
-        answer = self._read(_FETCH, key, MAX_WHOLE)
+        size = self._execute("HGET", key, _SIZE)
+        if not (isinstance(size, bytes) and size.isdigit() and int(size) <= MAX_WHOLE):
+            return {}
+        answer = self._execute("HGETALL", key)
         if not isinstance(answer, list):
             return {}
         values = dict(zip(answer[::2], answer[1::2], strict=True))
@@ -161,13 +155,6 @@ class RemoteTier:
     def retire(self, key: str) -> None:
         """Let a hash go that newer readers do not look at any more."""
         self._execute("EXPIRE", key, RETIRED_TTL)
-
-    def _read(self, script: Script, key: str, *arguments: Any) -> Any:
-        try:
-            return self._server.evaluate(script, key, *arguments)
-        except (RedisUnavailableError, WrongTypeError) as error:
-            _logger.debug("Nothing read: %s", error)
-            return None
 
     def _write(self, script: Script, key: str, *arguments: Any) -> Any:
         try:

@@ -108,9 +108,9 @@ class SharedOrmcache:
             return
         with self._lock:
             known = self._known.get(generation.origin, {})
-            self._known[generation.origin] = {
-                key: max(known.get(key, ()), ids) for key, ids in generation.ids.items()
-            }
+            newest = {key: max(known.get(key, ()), ids) for key, ids in generation.ids.items()}
+            # The same object, so that what is compared most often is found equal at once.
+            self._known[generation.origin] = generation.ids if newest == generation.ids else newest
 
     def method(self, cache: Any) -> Method:
         """What is known of a cached method.
@@ -122,6 +122,10 @@ class SharedOrmcache:
             found = self._methods[cache] = Method(cache.method)
         return found
 
+    def forget_hashes(self) -> None:
+        """Fetch each again when something is looked for in it."""
+        self._hashes.clear()
+
     # -- what threads see of each other ------------------------------------------------------------
 
     def began(self, transaction: Transaction) -> None:
@@ -129,7 +133,10 @@ class SharedOrmcache:
 
         It can see those of the others that are open, who had nobody to prove anything to before.
         """
+        if transaction.open_in is self:
+            return
         with self._lock:
+            transaction.open_in = self
             if transaction not in self._open:
                 self._unsettled.update([other for other in self._open if other.fills])
                 self._open.add(transaction)
@@ -154,10 +161,13 @@ class SharedOrmcache:
     def ended(self, transaction: Transaction) -> None:
         """After the commit or the rollback of all of it."""
         with self._lock:
+            transaction.open_in = None
             self._open.discard(transaction)
 
     def unsettled(self, transaction: Transaction) -> list[Transaction]:
         """The others from whose values in tier 1 something may be computed meanwhile."""
+        if not self._unsettled:
+            return []
         with self._lock:
             return [other for other in self._unsettled if other is not transaction]
 
@@ -191,10 +201,16 @@ class SharedOrmcache:
 
         The registry's sequences are a guess after it signalled, and never too high.
         """
-        sequences = {REGISTRY: registry.registry_sequence, **registry.cache_sequences}
-        return generation.older_than(self._known.get(generation.origin, {})) or any(
-            (generation.newest(key) or 0) < sequence for key, sequence in sequences.items()
-        )
+        known = self._known.get(generation.origin)
+        if known is not None and known is not generation.ids and generation.older_than(known):
+            return True
+        newest = generation.newest
+        if (newest[REGISTRY] or 0) < registry.registry_sequence:
+            return True
+        for key, sequence in registry.cache_sequences.items():
+            if (newest[key] or 0) < sequence:
+                return True
+        return False
 
     def place(
         self,

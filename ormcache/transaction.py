@@ -58,6 +58,7 @@ class Transaction:
         "epoch",
         "fills",
         "generation",
+        "open_in",
         "outdated",
         "registry",
         "wrote",
@@ -73,6 +74,7 @@ class Transaction:
         self.epoch = 0  # another one after each rollback
         self.fills: list[tuple[str, Any]] = []  # what it computed for tier 1: container and key
         self.registry: Any = None  # whose tier 1 it fills
+        self.open_in: Any = None  # the SharedOrmcache that reckons with it
         self.outdated: Any = None  # what the process knew when this snapshot turned out older
         self.wrote = False  # whether it wrote, or may have
         self._remote = remote

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from odoo.addons.redis_session_ormcache.tests.cached import FIGURES, LOOK, MANY, figures
 from stack.servers import PostgreSQL, ServerError
@@ -22,7 +23,23 @@ def test_a_fresh_process_computes_nothing_that_another_did(redis, make_worker, l
     assert second.run(LOOK) == computed
     assert figures(first)["published"] >= MANY
     assert figures(second)["found"] >= MANY
-    assert figures(second)["computed"] == 0
+    by_method = second.run(FIGURES)
+    assert [name for name, figure in by_method.items() if figure["computed"]] == [], by_method
+
+
+def test_a_server_has_answered_once_before_it_serves(redis, raw, make_node, lone_database):
+    """Each prefork worker has from its parent what would keep its first visitor waiting."""
+    sessions = raw.keys("odoo:session:*")
+    node = make_node(redis, database=lone_database, workers=2)
+
+    def maps():
+        return node.log.read_text().count("Generating routing map")
+
+    assert maps() == 1
+    assert raw.keys("odoo:session:*") == sessions
+    for _ in range(8):
+        assert requests.get(f"{node.url}/web/login", timeout=30).ok
+    assert maps() == 1
 
 
 def test_an_invalidation_reaches_everybody(redis, make_worker, lone_database):

@@ -7,6 +7,7 @@ import itertools
 import operator
 import pickle
 import random
+import re
 import struct
 import sys
 import threading
@@ -17,6 +18,7 @@ from enum import IntEnum
 
 import odoo.http
 import pytest
+import werkzeug.wrappers
 from addons.ormcache_round_trip.same import difference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from odoo.addons.base.models.ir_qweb import QWebError
 from odoo.addons.base.models.res_lang import LangData, LangDataDict
 from odoo.exceptions import UserError
 from odoo.fields import Domain
+from odoo.http import Response
 from odoo.models import BaseModel
 from odoo.orm.domains import DomainBool, DomainCondition, DomainNot, OptimizationLevel
 from odoo.orm.identifiers import NewId
@@ -512,6 +515,55 @@ def test_what_is_no_template_is_refused(env, data):
     """It counts as damaged: the template is compiled."""
     with pytest.raises(CorruptRecordError):
         codec_of("_generate_code_cached").decode(env["ir.qweb"], data)
+
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567o1798761600"
+PAGE = """<script>odoo = {{csrf_token: "{0}", debug: ""}}</script>
+<form><input type="hidden" name="csrf_token" value="{0}"/>{1}</form>"""
+
+
+def page(more="", **headers):
+    """As ``WebsitePage._get_response_cached`` gives it."""
+    response = Response(headers={"X-Frame-Options": "SAMEORIGIN", **headers})
+    response.response = [Markup(PAGE).format(TOKEN, more)]
+    response.time = 1798761600.25
+    return response, (1, "en_US", "/", "")
+
+
+def test_a_page_comes_back_the_same_without_its_visitors_token():
+    """Odoo puts another visitor's in the places where it was."""
+    own, value = codec_of("_get_response_cached"), page()
+    data = own.encode(value)
+    assert TOKEN.encode() not in data
+    response, key = decoded = own.decode(None, data)
+    assert difference(value, decoded) is None
+    assert key == value[1]
+    html = response.response[0]
+    for pattern in (r'csrf_token: "[^"]+"', r'name="csrf_token" value="[^"]+"'):
+        assert len(re.findall(pattern, html)) == 1
+    assert TOKEN in value[0].response[0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        page(Markup('<a href="/leave?token={}"/>').format(TOKEN)),
+        page(**{"Set-Cookie": "visitor=1"}),
+        (werkzeug.wrappers.Response("plain"), ()),
+    ],
+    ids=["a token elsewhere", "a cookie", "another type"],
+)
+def test_a_page_of_one_visitor_is_not_shared(value):
+    """What Odoo would not replace, or belongs to the answer to one request."""
+    with pytest.raises(NotShareableError):
+        codec_of("_get_response_cached").encode(value)
+
+
+@pytest.mark.parametrize("data", [b"", encode(None), encode(("a", "b")), encode(tuple("abcde"))])
+def test_what_is_no_page_is_refused(data):
+    """It counts as damaged: the page is rendered."""
+    with pytest.raises(CorruptRecordError):
+        codec_of("_get_response_cached").decode(None, data)
 
 
 # -- what does not travel --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+import warnings
 from collections import defaultdict
 
 import odoo.http
@@ -26,6 +27,8 @@ _loaded = {}
 
 def post_load():
     """Entry point named by the manifest."""
+    # A fresh process logs those of Werkzeug 2.3 with tracebacks; other versions have none.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message="'werkzeug")
     _time_the_registry()
     _answer_first()
     if os.environ.get(PORTS):
@@ -40,7 +43,6 @@ def status():
         "queries": sql_db.sql_counter,
         "cpu": time.process_time(),
         **_loaded,
-        "memory": _memory(),
         "methods": _methods(),
         "shared": shared_counters(),
     }
@@ -132,7 +134,9 @@ def _answer(path, start_response):
     _, _, action, *words = path.split("/")
     if action == "clear":
         clear(*words)
-    body = json.dumps(status()).encode()
+    # What it weighs takes long to find out, and leaves the processor's caches to others.
+    answer = {**status(), "memory": _memory()} if action == "weigh" else status()
+    body = json.dumps(answer).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start_response("200 OK", headers)
     return [body]

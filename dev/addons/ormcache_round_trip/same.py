@@ -1,17 +1,21 @@
 """Whether two values are the same: equal, and of the same types at every depth."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from types import CellType, FunctionType
 from typing import Any
 
+from odoo.http import Response
 from odoo.orm.domains import Domain
 from odoo.tools.misc import OrderedSet, ReadonlyDict
 from odoo.tools.set_expression import Leaf, SetDefinitions
 
 _FILLED_LATER = {"_field_instance", "_opt_level", "inverse"}  # slots of Domain and Leaf
 _MUTABLE = list | dict | set | bytearray
+_csrf_token = re.compile(r"\b[0-9a-f]{40}o[0-9]+\b|(?<=\")-(?=\")")  # or what stands for it
 _OF_A_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__", "__closure__", "__qualname__")
+_OF_A_PAGE = ("status", "mimetype", "content_type", "time")
 
 Parts = list[tuple[str, Any, Any]]  # name, part of the one, part of the other
 
@@ -71,6 +75,11 @@ def _parts(one: Any, other: Any) -> Parts | None:
         return [*names, (".__globals__", sorted(one.__globals__), sorted(other.__globals__))]
     if isinstance(one, CellType):
         return [("", one.cell_contents, other.cell_contents)]
+    if type(one) is Response:
+        texts = [[_csrf_token.sub("", text) for text in each.response] for each in (one, other)]
+        names = [(f".{name}", getattr(one, name), getattr(other, name)) for name in _OF_A_PAGE]
+        headers = (".headers", list(one.headers.items()), list(other.headers.items()))
+        return [(".response", *texts), headers, *names]
     if isinstance(one, Domain | Leaf | SetDefinitions):
         return [
             (f".{name}", getattr(one, name, None), getattr(other, name, None))

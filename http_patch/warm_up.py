@@ -1,0 +1,54 @@
+"""``odoo.service.server.preload_registries``: a server has answered once before it serves.
+
+Some of what Odoo builds with the first request no other process can give it: the routing map, for
+one. The first visitor of each worker would wait for that; workers that are forked after this have
+it from their parent.
+"""
+
+import functools
+import logging
+from typing import Any
+
+from odoo.http import root
+from odoo.modules.registry import Registry
+from odoo.service import server
+from odoo.tools import config
+from werkzeug.test import Client
+
+from . import registry as registry_patch
+from .shape import require_signature
+
+_logger = logging.getLogger(__name__)
+
+
+def check() -> None:
+    """Refuse an Odoo whose servers load their databases in another way."""
+    require_signature(server.preload_registries, "dbnames")
+
+
+def apply() -> None:
+    """Patch the function."""
+    server.preload_registries = _answering_once(server.preload_registries)
+
+
+def _answering_once(original: Any) -> Any:
+    @functools.wraps(original)
+    def preload_registries(dbnames: list[str] | None) -> Any:
+        code = original(dbnames)
+        if config["http_enable"] and not (config["stop_after_init"] or config["test_enable"]):
+            for name in dbnames or ():
+                if name in Registry.registries:
+                    _ask(name)
+        return code
+
+    return preload_registries
+
+
+def _ask(database: str) -> None:
+    """For the login page, in a session that is not saved; whatever the answer."""
+    try:
+        Client(root).get("/web/login", headers={"X-Odoo-Database": database})
+    except Exception:
+        _logger.warning("%s has not answered before it serves", database, exc_info=True)
+    # A worker that is forked later finds more there.
+    registry_patch.forget_hashes(Registry.registries[database])
