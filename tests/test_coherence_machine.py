@@ -390,6 +390,7 @@ def run(make_cluster, steps, **options):
             database=None,
             phases=PHASES,
             suppress_health_check=list(HealthCheck),
+            print_blob=True,
             **options,
         ),
     )
@@ -400,7 +401,7 @@ def test_no_read_is_wrong(make_cluster, capsys):
     started = time.monotonic()
     figures = make_cluster.figures
     while (left := STEPS - figures["steps"]) > 0:
-        run(make_cluster, max(left, 1_000), derandomize=not VERBOSE)
+        run(make_cluster, max(left, 1_000))
     if VERBOSE:
         with capsys.disabled():
             print(dict(figures), round(time.monotonic() - started), "s")
