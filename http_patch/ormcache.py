@@ -106,7 +106,8 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
     if found is None:
         registry_patch.fills(registry, cursor)
     lru[key] = value
-    registry_patch.filled(registry, cursor, cache.cache_name, key, computed=found is None)
+    if found is None:
+        registry_patch.filled(registry, cursor, cache.cache_name, key)
     # Whoever clears tier 1 knew the newer generation before: either this sees it, or is cleared.
     # So it is with what another thread undid. And all of it: without one template, a cursor that
     # has compiled it would do so again, from what is left.

@@ -2,14 +2,13 @@
 
 * ``get_sequences`` is where core reads the signaling tables: it reads their rows instead of the
   newest ids only, in as much time, and keeps on the cursor what that snapshot saw.
-* ``check_signaling`` also notices a signal that was committed after one with a higher id.
-* ``signal_changes`` drops from tier 1 what other threads put there between a change and its signal.
+* ``check_signaling`` clears tier 1 of all that is older than what it sees. Core clears nothing for
+  a signal of its own process, nor for one that was committed after another with a higher id.
 * ``new`` opens tier 2, once the modules are loaded: their files tell who may share.
 """
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -31,7 +30,6 @@ _logger = logging.getLogger(__name__)
 
 # Attributes of ours: on registries...
 _SHARED, _CHECKED, _LAST = "_redis_shared", "_redis_checked", "_redis_last"
-_FILLERS = "_redis_fillers"
 _TRANSACTION = "_redis_transaction"  # ... and on cursors
 
 _make_shared: Callable[[str], SharedOrmcache]
@@ -42,7 +40,6 @@ def check() -> None:
     """Refuse an Odoo whose registries signal in another way."""
     require_source("Registry.get_sequences", Registry.get_sequences, "b1fccde08511")
     require_signature(Registry.check_signaling, "self", "cr")
-    require_signature(Registry.signal_changes, "self")
     require_signature(
         Registry.new, "db_name", "update_module", "install_modules", "upgrade_modules",
         "reinit_modules", "new_db_demo", "models_to_check",
@@ -58,8 +55,7 @@ def apply(make_shared: Callable[[str], SharedOrmcache], own_fingerprint: str | N
     global _make_shared, _own_fingerprint
     _make_shared, _own_fingerprint = make_shared, own_fingerprint
     Registry.get_sequences = _reading_rows(Registry.get_sequences)
-    Registry.check_signaling = _noticing_late_signals(Registry.check_signaling)
-    Registry.signal_changes = _dropping_what_others_filled(Registry.signal_changes)
+    Registry.check_signaling = _clearing_what_is_older(Registry.check_signaling)
     Registry.new = classmethod(_opening(vars(Registry)["new"].__func__))
 
 
@@ -174,14 +170,9 @@ def fills(registry: Any, cursor: Any) -> None:
                 shared.unsettle(found)
 
 
-def filled(registry: Any, cursor: Any, container: str, key: Any, *, computed: bool = True) -> None:
-    """Take note that this thread put a value in tier 1.
-
-    :param computed: whether it computed the value, in this transaction
-    """
-    fillers = vars(registry).setdefault(_FILLERS, {})
-    fillers.setdefault(container, set()).add(threading.get_ident())
-    if computed and _may_share(registry, cursor):
+def filled(registry: Any, cursor: Any, container: str, key: Any) -> None:
+    """Take note that this thread put a value in tier 1 that it computed in this transaction."""
+    if _may_share(registry, cursor):
         found = transaction(registry, cursor)
         found.filled(container, key, pending=has_pending_changes(cursor))
         for other in _shared(registry).unsettled(found):  # it may have been computed from theirs
@@ -317,7 +308,7 @@ def _keys_of() -> dict[str, tuple[str, ...]]:
     return keys_of_containers(_CACHES_BY_KEY)
 
 
-def _noticing_late_signals(original: Any) -> Any:
+def _clearing_what_is_older(original: Any) -> Any:
     @functools.wraps(original)
     def check_signaling(self: Any, cr: Any = None) -> Any:
         if cr is None:
@@ -332,31 +323,19 @@ def _noticing_late_signals(original: Any) -> Any:
             if not seen.generation.follows(before, REGISTRY):
                 self.registry_sequence = -1
                 return check_signaling(self, cr)
-            missed = [key for key in _CACHES_BY_KEY if not seen.generation.follows(before, key)]
-            for container in {name for key in missed for name in _CACHES_BY_KEY[key]}:
-                self._Registry__caches[container].clear()
+            _clear_what_is_older(self, before, seen.generation)
         setattr(registry, _CHECKED, seen.generation)  # after the clearing: others rely on it
         return registry
 
     return check_signaling
 
 
-def _dropping_what_others_filled(original: Any) -> Any:
-    """Another thread's transaction may be older than the change, and its value then outlive it.
-
-    Core's own processes have one thread in each worker: nothing is dropped there.
-    """
-
-    @functools.wraps(original)
-    def signal_changes(self: Any) -> None:
-        keys = list(_CACHES_BY_KEY if self.registry_invalidated else self.cache_invalidated)
-        original(self)
-        for container in {name for key in keys for name in _CACHES_BY_KEY[key]}:
-            fillers = vars(self).get(_FILLERS, {}).pop(container, set())
-            if fillers - {threading.get_ident()}:
-                self._Registry__caches[container].clear()
-
-    return signal_changes
+def _clear_what_is_older(registry: Any, before: Generation, seen: Generation) -> None:
+    """Between a change of this process and its signal, another of its cursors, which may see the
+    state before, may have filled tier 1."""
+    for container, lru in registry._Registry__caches.items():
+        if not seen.equals(before, container):
+            lru.clear()
 
 
 def _opening(original: Any) -> Any:
