@@ -55,6 +55,12 @@ class Installed:
         self.sessions: RedisSessionStore | None = None
         self.remote: RemoteTier | None = None
 
+    def disconnect(self) -> None:
+        """Close this process's connections to Redis; the next call opens one."""
+        for half in (self.sessions, self.remote):
+            if half:
+                half.disconnect()
+
 
 def install() -> Installed | None:
     """Apply the patches, once per process.
@@ -100,6 +106,7 @@ def install() -> Installed | None:
         request.apply()
     if installed.remote:
         _share_ormcache(installed.remote, settings)
+        warm_up.apply(installed.disconnect)
     _installed = installed
     return installed
 
@@ -148,6 +155,5 @@ def _share_ormcache(remote: RemoteTier, settings: Settings) -> None:
         cached_values,
         ormcache_log,
         ormcache,
-        warm_up,
     ):
         target.apply()

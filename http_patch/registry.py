@@ -4,6 +4,7 @@
   newest ids only, in as much time, and keeps on the cursor what that snapshot saw.
 * ``check_signaling`` clears tier 1 of all that is older than what it sees. Core clears nothing for
   a signal of its own process, nor for one that was committed after another with a higher id.
+* ``reset_changes`` makes a thread forget what it invalidated: what waits for a commit is dropped.
 * ``new`` opens tier 2, once the modules are loaded: their files tell who may share.
 """
 
@@ -40,6 +41,7 @@ def check() -> None:
     """Refuse an Odoo whose registries signal in another way."""
     require_source("Registry.get_sequences", Registry.get_sequences, "b1fccde08511")
     require_signature(Registry.check_signaling, "self", "cr")
+    require_signature(Registry.reset_changes, "self")
     require_signature(
         Registry.new, "db_name", "update_module", "install_modules", "upgrade_modules",
         "reinit_modules", "new_db_demo", "models_to_check",
@@ -56,6 +58,7 @@ def apply(make_shared: Callable[[str], SharedOrmcache], own_fingerprint: str | N
     _make_shared, _own_fingerprint = make_shared, own_fingerprint
     Registry.get_sequences = _reading_rows(Registry.get_sequences)
     Registry.check_signaling = _clearing_what_is_older(Registry.check_signaling)
+    Registry.reset_changes = _dropping_what_waits(Registry.reset_changes)
     Registry.new = classmethod(_opening(vars(Registry)["new"].__func__))
 
 
@@ -336,6 +339,18 @@ def _clear_what_is_older(registry: Any, before: Generation, seen: Generation) ->
     for container, lru in registry._Registry__caches.items():
         if not seen.equals(before, container):
             lru.clear()
+
+
+def _dropping_what_waits(original: Any) -> Any:
+    """Another cursor of the thread may have changed what it invalidated, and commit later."""
+
+    @functools.wraps(original)
+    def reset_changes(self: Any) -> None:
+        if has_invalidated(self):
+            _shared(self).drop_what_waits()
+        original(self)
+
+    return reset_changes
 
 
 def _opening(original: Any) -> Any:

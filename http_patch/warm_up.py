@@ -7,6 +7,7 @@ it from their parent.
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from odoo.http import root
@@ -26,12 +27,15 @@ def check() -> None:
     require_signature(server.preload_registries, "dbnames")
 
 
-def apply() -> None:
-    """Patch the function."""
-    server.preload_registries = _answering_once(server.preload_registries)
+def apply(disconnect: Callable[[], None]) -> None:
+    """Patch the function.
+
+    :param disconnect: closes the connections to Redis that were opened meanwhile
+    """
+    server.preload_registries = _answering_once(server.preload_registries, disconnect)
 
 
-def _answering_once(original: Any) -> Any:
+def _answering_once(original: Any, disconnect: Callable[[], None]) -> Any:
     @functools.wraps(original)
     def preload_registries(dbnames: list[str] | None) -> Any:
         code = original(dbnames)
@@ -39,6 +43,7 @@ def _answering_once(original: Any) -> Any:
             for name in dbnames or ():
                 if name in Registry.registries:
                     _ask(name)
+            disconnect()  # as core does from PostgreSQL: nobody shares a socket with a worker
         return code
 
     return preload_registries

@@ -113,6 +113,10 @@ class RemoteTier:
     def _renew_mark(self) -> None:
         self._mark = b":" + os.urandom(6).hex().encode()
 
+    def disconnect(self) -> None:
+        """Close this process's connections; the next call opens one."""
+        self._server.disconnect()
+
     def fetch(self, key: str) -> dict[bytes, bytes]:
         """All values of a hash; none when it is not there, too big, or cannot be had."""
         size = self._execute("HGET", key, _SIZE)

@@ -171,6 +171,12 @@ class SharedOrmcache:
         with self._lock:
             return [other for other in self._unsettled if other is not transaction]
 
+    def drop_what_waits(self) -> None:
+        """Publish nothing of what open transactions computed so far."""
+        with self._lock:
+            for transaction in self._open:
+                transaction.drop()
+
     def doubts(self, transaction: Transaction) -> tuple[bool, int]:
         """Whether tier 1 may hold what others have not committed; and how often some of it went."""
         return bool(self.unsettled(transaction)), self._undone

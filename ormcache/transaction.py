@@ -179,10 +179,14 @@ class Transaction:
         self.undone()
         self._ended()
 
+    def drop(self) -> None:
+        """Publish nothing of what was computed so far."""
+        self._entries = []
+
     def undone(self) -> None:
         """After a rollback, even if only to a savepoint: what was computed may be void."""
         self.epoch += 1
-        self._entries = []
+        self.drop()
         self.release()
 
     def _ended(self) -> None:

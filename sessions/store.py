@@ -106,6 +106,10 @@ class RedisSessionStore(SessionStore):
         self._lifetime_of = lifetime_of
         self._lifetimes: dict[str | None, _Lifetime] = {}
 
+    def disconnect(self) -> None:
+        """Close this process's connections; the next call opens one."""
+        self._server.disconnect()
+
     # -- sids --------------------------------------------------------------------------------------
 
     generate_key = FilesystemSessionStore.generate_key

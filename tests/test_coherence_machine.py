@@ -75,7 +75,7 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
         RedisServer(cluster_redis.url, shown_url="redis", timeout=5.0) for _ in range(WORKERS)
     ]
     tiers = [RemoteTier(server, max_bytes=MAX_BYTES) for server in servers]
-    for name in ("get_sequences", "check_signaling", "new"):
+    for name in ("get_sequences", "check_signaling", "reset_changes", "new"):
         monkeypatch.setattr(Registry, name, vars(Registry)[name])
     monkeypatch.setattr(ormcache, "lookup", ormcache.lookup)
     monkeypatch.setattr(Savepoint, "rollback", Savepoint.rollback)
@@ -582,6 +582,21 @@ def another_cursor_of_a_thread(cluster):
     serve(cluster, two, ("page",))
 
 
+def another_cursor_that_fails(cluster):
+    """With it, the thread forgets that the first has changed what it computed."""
+    _one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=False)
+    cluster.read(opened, D1)
+    cluster.write(opened, "d1", clear=True)
+    other = cluster.begin(threads, 0, "bare")
+    cluster.rollback(other, reset=True)
+    cluster.finish(other)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    serve(cluster, two, D1)
+
+
 def a_restore(cluster):
     """A database that is set back, and gets to the same ids again, is noticed."""
     one, two, _threads = cluster.workers
@@ -610,6 +625,7 @@ SCENARIOS = [
     a_local_method,
     a_reload,
     another_cursor_of_a_thread,
+    another_cursor_that_fails,
 ]
 
 
