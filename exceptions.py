@@ -4,6 +4,7 @@
     * ConfigurationError      a setting is wrong: the server must not start
     * UnsupportedOdooError    a patched part of Odoo has another shape: the server must not start
     * CorruptRecordError      what Redis holds in a place was not written for it
+    * ExpiredRecordError      what Redis holds is right, and too old
     * NotShareableError       a cached value that no other process could use as it is
     * WrongTypeError          a Redis key holds another type than this addon writes
     * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
@@ -25,6 +26,10 @@ class UnsupportedOdooError(Error):
 
 class CorruptRecordError(Error):
     """What is stored does not open: damaged, forged, or moved from another place."""
+
+
+class ExpiredRecordError(Error):
+    """What is stored was made for less time than has passed."""
 
 
 class NotShareableError(Error):

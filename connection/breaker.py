@@ -34,10 +34,11 @@ class Breaker:
 
     def allows(self) -> bool:
         """Whether this call may ask the server."""
-        if self._next_probe is None:
+        next_probe = self._next_probe  # another thread may close it meanwhile
+        if next_probe is None:
             return True
         now = self._clock()
-        if now < self._next_probe:
+        if now < next_probe:
             return False
         self._next_probe = now + self._pause
         return True

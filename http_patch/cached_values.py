@@ -6,6 +6,7 @@ apart and put together here. What is not listed, and holds one of these, is not 
 
 import marshal
 import re
+import time
 from types import FunctionType
 from typing import Any
 
@@ -27,7 +28,7 @@ from odoo.tools.misc import OrderedSet, ReadonlyDict, frozendict
 from odoo.tools.set_expression import SetDefinitions, Union
 
 from ..codec.value import decode, encode, register, register_key
-from ..exceptions import CorruptRecordError, NotShareableError
+from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from ..ormcache import ValueCodec
 from .shape import require, require_source
 
@@ -61,7 +62,7 @@ def apply() -> None:
 
 def codecs() -> dict[str, ValueCodec]:
     """The methods whose values need a codec of their own, by module and qualified name."""
-    found = {_PAGE: ValueCodec(_encode_page, _decode_page)}
+    found = {PAGE: ValueCodec(_encode_page, _decode_page)}
     for method, codec in (
         (ir_qweb.IrQweb._generate_code_cached, ValueCodec(_encode_template, _decode_template)),
         (ir_model.IrModelAccess._get_access_groups, ValueCodec(_encode_union, _decode_union)),
@@ -201,10 +202,21 @@ def _decode_template(model: Any, data: bytes) -> Any:
 # -- pages of the website --------------------------------------------------------------------------
 
 # By its name: website is imported only where it is installed.
-_PAGE = "odoo.addons.website.models.website_page.WebsitePage._get_response_cached"
+PAGE = "odoo.addons.website.models.website_page.WebsitePage._get_response_cached"
 # Where ``WebsitePage._post_process_response_from_cache`` puts the token of whoever gets the page.
 _tokens = re.compile(r'(csrf_token: "|name="csrf_token" value=")[^"]+')
 _looks_like_token = re.compile(r"\b[0-9a-f]{40}o[0-9]+\b").search  # Request.csrf_token
+
+
+def page_surroundings(request: Any) -> tuple[Any, ...] | None:
+    """What a page depends on beyond its key; None where its links are not the website's own.
+
+    In core it reaches the other visitors of one process, whatever address the first one used.
+    """
+    if request.httprequest.url_root.rstrip("/") != request.website.get_base_url().rstrip("/"):
+        return None
+    consent = request.env["ir.http"]._is_allowed_cookie("optional")
+    return consent, request.geoip.country_code, request.env.context.get("tz")
 
 
 def _encode_page(value: Any) -> bytes:
@@ -213,6 +225,8 @@ def _encode_page(value: Any) -> bytes:
     if type(response) is not Response or len(response.response) != 1:
         raise NotShareableError("a response of another kind")
     body, headers = response.response[0], list(response.headers.items())
+    if not isinstance(body, str):
+        raise NotShareableError("a page that is no text")
     if any(name.lower() == "set-cookie" for name, _content in headers):
         raise NotShareableError("a response with a cookie")
     blanked = type(body)(_tokens.sub(r"\1-", str(body)))  # Markup would escape what is put in
@@ -221,12 +235,15 @@ def _encode_page(value: Any) -> bytes:
     return encode((blanked, response.status, headers, response.time, key))
 
 
-def _decode_page(_model: Any, data: bytes) -> Any:
+def _decode_page(model: Any, data: bytes) -> Any:
     try:
-        body, status, headers, time, key = decode(data)
+        body, status, headers, rendered, key = decode(data)
+        age = time.time() - rendered
         response = Response(status=status, headers=headers)
     except (ValueError, TypeError) as error:
         raise CorruptRecordError(f"it is no page: {error}") from error
+    if age >= model._CACHE_DURATION:
+        raise ExpiredRecordError("Odoo would not serve it any more")
     response.response = [body]
-    response.time = time
+    response.time = rendered
     return response, key

@@ -36,8 +36,6 @@ def _get_param(self: Any, key: str) -> str | None:
         self.env.cr.execute("SELECT key, value FROM ir_config_parameter")
         values = dict(self.env.cr.fetchall())
         registry.fills(self.pool, self.env.cr)
-        lru[all_of_them] = values
-        registry.filled(self.pool, self.env.cr, "stable", all_of_them)
-        if registry.is_outdated(self.pool, self.env.cr):
-            lru.pop(all_of_them, None)
+        if registry.put(self.pool, self.env.cr, lru, all_of_them, values):
+            registry.filled(self.pool, self.env.cr, "stable", all_of_them)
     return values.get(key)

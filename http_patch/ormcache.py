@@ -12,8 +12,10 @@ from odoo.http import _request_stack
 from odoo.tools.cache import _COUNTERS, _logger, ormcache
 
 from ..ormcache import SharedOrmcache
+from ..ormcache.policy import Method
 from ..ormcache.shared import Place
 from . import registry as registry_patch
+from .cached_values import PAGE, page_surroundings
 from .shape import require_source
 
 
@@ -93,8 +95,9 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         cursor.cache.pop("_compile_batch_", None)
         return value
     if not (method.local or registry_patch.has_invalidated(registry)):
-        surroundings = _surroundings(method.of_request)
-        place = shared.place(transaction, generation, cache, method, key, surroundings)
+        surroundings = _surroundings(method)
+        if surroundings is not None:
+            place = shared.place(transaction, generation, cache, method, key, surroundings)
 
     found = None
     if place is None:
@@ -105,29 +108,30 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         value = _compute_and_share(shared, place, cache, counter, *args, **kwargs)
     if found is None:
         registry_patch.fills(registry, cursor)
-    lru[key] = value
+    if not registry_patch.put(registry, cursor, lru, key, value):
+        cursor.cache.pop("_compile_batch_", None)
+        return value
     if found is None:
         registry_patch.filled(registry, cursor, cache.cache_name, key)
-    # Whoever clears tier 1 knew the newer generation before: either this sees it, or is cleared.
-    # So it is with what another thread undid. And all of it: without one template, a cursor that
-    # has compiled it would do so again, from what is left.
-    if registry_patch.is_outdated(registry, cursor) or shared.doubts(transaction)[1] != doubts[1]:
+    # What another thread undid is cleared, before or now. And all of it: without one template, a
+    # cursor that has compiled it would do so again, from what is left.
+    if shared.doubts(transaction)[1] != doubts[1]:
         lru.clear()
     return value
 
 
-def _surroundings(detailed: bool) -> tuple[Any, ...]:
-    """What values may depend on beyond their keys.
+def _surroundings(method: Method) -> tuple[Any, ...] | None:
+    """What values may depend on beyond their keys; None: on more than can be said.
 
     In core, what a cron job or a shell computes never reaches a visitor: it stays in its process.
-    So it is with this as a part of the key.
-
-    :param detailed: for rules, which see the current website; templates, whose links are made for
-        it; and what shows more in a debug session
+    So it is with this as a part of the key. In detail it is for rules, which see the current
+    website; templates, whose links are made for it; and what shows more in a debug session.
     """
     request = _request_stack.top
-    if request is None or not detailed:
+    if request is None or not method.of_request:
         return (request is not None,)
+    if method.name == PAGE:
+        return page_surroundings(request)
     website = getattr(request, "website", None)
     return (
         True,

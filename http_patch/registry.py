@@ -148,12 +148,13 @@ def read_generation(registry: Any, cursor: Any) -> Generation:
     return generation  # type: ignore[no-any-return]
 
 
-def is_outdated(registry: Any, cursor: Any) -> bool:
-    """Whether a cursor's transaction is known to be too old for tier 1."""
+def put(registry: Any, cursor: Any, lru: Any, key: Any, value: Any) -> bool:
+    """Put a value in tier 1; False: the cursor's transaction is known to be too old for that."""
     found = transaction_of(cursor)
-    if found is None or found.generation is None:
-        return False
-    return _shared(registry).is_older(found.generation, registry)
+    if found is None:
+        lru[key] = value
+        return True
+    return _shared(registry).put(lru, key, value, found, registry)
 
 
 def fills(registry: Any, cursor: Any) -> None:

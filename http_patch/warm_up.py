@@ -43,17 +43,26 @@ def _answering_once(original: Any, disconnect: Callable[[], None]) -> Any:
             for name in dbnames or ():
                 if name in Registry.registries:
                     _ask(name)
-            disconnect()  # as core does from PostgreSQL: nobody shares a socket with a worker
+            if config["workers"]:  # as core does from PostgreSQL: workers share no socket
+                disconnect()
         return code
 
     return preload_registries
 
 
 def _ask(database: str) -> None:
-    """For the login page, in a session that is not saved; whatever the answer."""
+    """For the login page, in a session that is not saved; whatever the answer.
+
+    Where a database is chosen by the name of the host alone, nobody is asked for.
+    """
     try:
-        Client(root).get("/web/login", headers={"X-Odoo-Database": database})
+        answer = Client(root).get(
+            "/web/login",
+            headers={"X-Odoo-Database": database},
+            environ_base={"REMOTE_ADDR": "127.0.0.1"},
+        )
+        _logger.debug("%s: the login page is answered with %s", database, answer.status)
+        # A worker that is forked later finds more there.
+        registry_patch.forget_hashes(Registry.registries[database])
     except Exception:
         _logger.warning("%s has not answered before it serves", database, exc_info=True)
-    # A worker that is forked later finds more there.
-    registry_patch.forget_hashes(Registry.registries[database])

@@ -14,6 +14,7 @@ NAMELESS = "its name does not tell it from others"
 OWN_STATE = "it tells of a process or of a moment, not of the database"
 NO_QUERY = "it takes no query, and less time than looking in Redis"
 OWN_ORDER = "its key has the order of a set, which differs between processes"
+ANYBODY = "its key is whatever a visitor asks for"
 BEYOND_KEY = "it depends on the request in more than its key says"
 
 LOCAL_METHODS = {
@@ -41,6 +42,9 @@ LOCAL_METHODS = {
     "_self_accessible_fields": NO_QUERY,
     "_portal_accessible_fields": NO_QUERY,
     "_topological_sort": OWN_ORDER,
+    # The path and the host of a request: of any number, for anybody.
+    "_get_page_info": ANYBODY,
+    "_get_current_website_id": ANYBODY,
     # The browser's language, for a user whose own is not installed.
     "context_get": BEYOND_KEY,
 }
@@ -50,6 +54,7 @@ REQUEST_METHODS = {
     "_compute_domain",
     "_generate_code_cached",
     "_get_frontend",
+    "_get_response_cached",
     "_get_view_cache",
     "load_menus",
     "load_menus_root",

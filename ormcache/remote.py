@@ -120,14 +120,16 @@ class RemoteTier:
     def fetch(self, key: str) -> dict[bytes, bytes]:
         """All values of a hash; none when it is not there, too big, or cannot be had."""
         size = self._execute("HGET", key, _SIZE)
-        if not (isinstance(size, bytes) and size.isdigit() and int(size) <= MAX_WHOLE):
+        try:
+            if size is None or int(size) > MAX_WHOLE:
+                return {}
+            answer = self._execute("HGETALL", key) or []
+            values = dict(zip(answer[::2], answer[1::2], strict=True))
+            values.pop(_SIZE, None)
+            return {field: value for field, value in values.items() if not value.startswith(_CLAIM)}
+        except (ValueError, TypeError, AttributeError) as error:  # whatever somebody put there
+            _logger.debug("Nothing read: %s", error)
             return {}
-        answer = self._execute("HGETALL", key)
-        if not isinstance(answer, list):
-            return {}
-        values = dict(zip(answer[::2], answer[1::2], strict=True))
-        values.pop(_SIZE, None)
-        return {field: value for field, value in values.items() if not value.startswith(_CLAIM)}
 
     def ask(self, key: str, field: bytes, *, claim: bool) -> bytes | int | None:
         """One value; or, if there is none, whose it is to compute (:class:`Claim`).
@@ -149,7 +151,8 @@ class RemoteTier:
         if not values or not self._writes.allows():
             return ()
         arguments = [part for item in values for part in item]
-        return self._write(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, *arguments) or ()
+        answer = self._write(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, *arguments)
+        return answer if isinstance(answer, list) else ()
 
     def release(self, key: str, fields: Sequence[bytes]) -> None:
         """Give back what :meth:`ask` let this process claim and it will not publish."""

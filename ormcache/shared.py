@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from ..codec.value import Vault, decode, encode, key_bytes
-from ..exceptions import CorruptRecordError, NotShareableError
+from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from .counters import COUNTERS, Counter
 from .generation import REGISTRY, Generation, Ids
 from .policy import Method
@@ -35,7 +35,8 @@ class ValueCodec(NamedTuple):
     """How the values of one method travel.
 
     :param encode: bytes of a value; raises NotShareableError
-    :param decode: value of a model's method, from these bytes; raises CorruptRecordError
+    :param decode: value of a model's method, from these bytes; raises CorruptRecordError, or
+        ExpiredRecordError
     """
 
     encode: Callable[[Any], bytes]
@@ -218,6 +219,18 @@ class SharedOrmcache:
                 return True
         return False
 
+    def put(self, lru: Any, key: Any, value: Any, transaction: Transaction, registry: Any) -> bool:
+        """Put a value in tier 1, unless the process knows of more than the transaction has seen.
+
+        In one step as to :meth:`learn`: whoever learns of more clears tier 1 after that.
+        """
+        with self._lock:
+            generation = transaction.generation
+            if generation is not None and self.is_older(generation, registry):
+                return False
+            lru[key] = value
+            return True
+
     def place(
         self,
         transaction: Transaction,
@@ -253,6 +266,8 @@ class SharedOrmcache:
         try:
             data, cost = self._vault.open(place.bound, sealed)
             value = self._codec(place.method).decode(model, data)
+        except ExpiredRecordError:
+            return None
         except CorruptRecordError as error:
             place.counter.rejected += 1
             _logger.warning("A value of %s is refused: %s", place.method.name, error)
@@ -278,7 +293,7 @@ class SharedOrmcache:
         try:
             data = self._codec(place.method).encode(value)
             sealed = self._vault.seal(place.bound, data, cost)
-        except NotShareableError as error:
+        except Exception as error:  # a codec's too: the value itself is fine
             place.counter.rejected += 1
             place.method.refuse(str(error))
             _logger.debug("A value of %s stays local: %s", place.method.name, error)
@@ -305,6 +320,7 @@ class SharedOrmcache:
             if past is None or past[0].older_than(generation.ids):
                 self._newest[line] = generation, key
                 if past is not None:
+                    self._hashes.pop(past[1], None)
                     self.remote.retire(past[1])
             while len(self._hashes) > _REMEMBERED_HASHES:
                 self._hashes.popitem(last=False)

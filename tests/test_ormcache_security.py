@@ -58,6 +58,8 @@ def test_garbage_in_redis_is_a_miss(redis, raw, make_worker, lone_database):
         )
         if number == 1:
             raw.hset(key, "#", "not a number")
+        if number == 3:
+            raw.hset(key, "#", "9" * 5000)
         if number == 2:
             raw.delete(key)
             raw.set(key, "not a hash")

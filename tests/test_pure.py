@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from odoo.addons.redis_session_ormcache.config import Settings
+from odoo.addons.redis_session_ormcache.connection import Breaker
 from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
 
 ADDON = "odoo.addons.redis_session_ormcache"
@@ -262,3 +263,18 @@ def test_the_repr_has_no_password(url):
     """Settings may be logged."""
     assert "cret" not in repr(Settings(url=url))
     assert "***" in repr(Settings(url=url))
+
+
+def test_a_breaker_that_another_thread_closes_lets_calls_pass():
+    """Whatever another thread does between two steps of this one."""
+
+    def clock():
+        if opened:
+            breaker.succeed()
+        return 10.0
+
+    opened = False
+    breaker = Breaker(1.0, clock)
+    opened = breaker.fail()
+    breaker.allows()
+    assert breaker.allows()

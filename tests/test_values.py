@@ -11,10 +11,12 @@ import re
 import struct
 import sys
 import threading
+import time
 import uuid
 from collections import Counter, OrderedDict, UserDict, defaultdict
 from decimal import Decimal
 from enum import IntEnum
+from types import SimpleNamespace
 
 import odoo.http
 import pytest
@@ -39,7 +41,11 @@ from odoo.tools.set_expression import SetDefinitions
 
 from odoo.addons.redis_session_ormcache.codec import value as codec
 from odoo.addons.redis_session_ormcache.codec.value import Vault, decode, encode, key_bytes
-from odoo.addons.redis_session_ormcache.exceptions import CorruptRecordError, NotShareableError
+from odoo.addons.redis_session_ormcache.exceptions import (
+    CorruptRecordError,
+    ExpiredRecordError,
+    NotShareableError,
+)
 from odoo.addons.redis_session_ormcache.http_patch import cached_values, ormcache, registry
 from odoo.addons.redis_session_ormcache.ormcache import SharedOrmcache, Transaction
 
@@ -475,7 +481,6 @@ def test_a_transaction_that_may_not_cache_renders_a_template_again(env, make_tem
     monkeypatch.setattr(ormcache.ormcache, "lookup", ormcache.lookup)
     monkeypatch.setattr(registry, "usable", lambda *_arguments: shared)
     monkeypatch.setattr(registry, "transaction", lambda *_arguments: transaction)
-    monkeypatch.setattr(registry, "is_outdated", lambda *_arguments: False)
     for number in (1, 2):
         rendered = env["ir.qweb"]._render("test.twice", {"number": number})
         assert rendered == f"<p><i>{number}</i></p>"
@@ -522,12 +527,21 @@ PAGE = """<script>odoo = {{csrf_token: "{0}", debug: ""}}</script>
 <form><input type="hidden" name="csrf_token" value="{0}"/>{1}</form>"""
 
 
+WEBSITE_PAGE = SimpleNamespace(_CACHE_DURATION=3600)
+
+
 def page(more="", **headers):
     """As ``WebsitePage._get_response_cached`` gives it."""
     response = Response(headers={"X-Frame-Options": "SAMEORIGIN", **headers})
     response.response = [Markup(PAGE).format(TOKEN, more)]
-    response.time = 1798761600.25
+    response.time = time.time()
     return response, (1, "en_US", "/", "")
+
+
+def page_of_bytes():
+    value = page()
+    value[0].response = [b"<html/>"]
+    return value
 
 
 def test_a_page_comes_back_the_same_without_its_visitors_token():
@@ -535,7 +549,7 @@ def test_a_page_comes_back_the_same_without_its_visitors_token():
     own, value = codec_of("_get_response_cached"), page()
     data = own.encode(value)
     assert TOKEN.encode() not in data
-    response, key = decoded = own.decode(None, data)
+    response, key = decoded = own.decode(WEBSITE_PAGE, data)
     assert difference(value, decoded) is None
     assert key == value[1]
     html = response.response[0]
@@ -550,8 +564,9 @@ def test_a_page_comes_back_the_same_without_its_visitors_token():
         page(Markup('<a href="/leave?token={}"/>').format(TOKEN)),
         page(**{"Set-Cookie": "visitor=1"}),
         (werkzeug.wrappers.Response("plain"), ()),
+        page_of_bytes(),
     ],
-    ids=["a token elsewhere", "a cookie", "another type"],
+    ids=["a token elsewhere", "a cookie", "another type", "bytes"],
 )
 def test_a_page_of_one_visitor_is_not_shared(value):
     """What Odoo would not replace, or belongs to the answer to one request."""
@@ -563,7 +578,15 @@ def test_a_page_of_one_visitor_is_not_shared(value):
 def test_what_is_no_page_is_refused(data):
     """It counts as damaged: the page is rendered."""
     with pytest.raises(CorruptRecordError):
-        codec_of("_get_response_cached").decode(None, data)
+        codec_of("_get_response_cached").decode(WEBSITE_PAGE, data)
+
+
+def test_a_page_that_odoo_would_not_serve_any_more_is_expired():
+    """It is rendered, and takes the old one's place."""
+    own, value = codec_of("_get_response_cached"), page()
+    value[0].time = time.time() - 3601
+    with pytest.raises(ExpiredRecordError):
+        own.decode(WEBSITE_PAGE, own.encode(value))
 
 
 # -- what does not travel --------------------------------------------------------------------------
