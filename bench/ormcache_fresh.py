@@ -32,6 +32,7 @@ class Passage:
     :param shared: what the probe's `shared_counters` says of it
     """
 
+    requests: int
     seconds: float
     cpu: float
     queries: int
@@ -128,19 +129,19 @@ class Fresh:
         """Make passages in turn, after some that settle what the fresh one left."""
         self._settle(nodes)
         self.redis.config_resetstat()
-        before = {node.arm.name: node.probe() for node in nodes}
-        times = self._in_turn(nodes)
+        passages = self._in_turn(nodes)
         commands = self._commands()
-        requests = self.samples.all(nodes[0].arm.name, "requests")[-1]
         for node in nodes:
-            name, status = node.arm.name, node.probe("weigh")
+            name = node.arm.name
+            made = passages[name]
             self.samples.add(
                 name,
-                warm_seconds=times[name],
-                warm_cpu=(status["cpu"] - before[name]["cpu"]) / self.rounds,
-                warm_queries=(status["queries"] - before[name]["queries"]) / self.rounds,
-                warm_commands=commands / self.rounds / requests,
-                **status["memory"],
+                requests=made[0].requests,
+                warm_seconds=statistics.median(passage.seconds for passage in made),
+                warm_cpu=statistics.median(passage.cpu for passage in made),
+                warm_queries=statistics.median(passage.queries for passage in made),
+                warm_commands=commands / self.rounds / made[0].requests,
+                **node.probe("weigh")["memory"],
             )
 
     def _without_redis(self, nodes: list[Node]) -> None:
@@ -150,7 +151,8 @@ class Fresh:
             node.clear()
             self.samples.add(node.arm.name, cleared_seconds=self._passage(node).seconds)
         self._settle(nodes)
-        for name, seconds in self._in_turn(nodes).items():
+        for name, made in self._in_turn(nodes).items():
+            seconds = statistics.median(passage.seconds for passage in made)
             self.samples.add(name, away_seconds=seconds)
 
     def _settle(self, nodes: list[Node]) -> None:
@@ -158,16 +160,13 @@ class Fresh:
             for node in nodes:
                 self._clients[node.arm.name].passage()
 
-    def _in_turn(self, nodes: list[Node]) -> dict[str, float]:
-        """The median of `rounds` passages, in seconds, by arm."""
-        times: dict[str, list[float]] = {node.arm.name: [] for node in nodes}
+    def _in_turn(self, nodes: list[Node]) -> dict[str, list[Passage]]:
+        """`rounds` passages each, by arm; measured as a fresh one is."""
+        passages: dict[str, list[Passage]] = {node.arm.name: [] for node in nodes}
         for _ in range(self.rounds):
             for node in self._shuffled(nodes):
-                name = node.arm.name
-                answers = self._clients[name].passage()
-                times[name].append(sum(answer.seconds for answer in answers))
-                self.samples.add(name, requests=len(answers))
-        return {name: statistics.median(seconds) for name, seconds in times.items()}
+                passages[node.arm.name].append(self._passage(node))
+        return passages
 
     def _passage(self, node: Node) -> Passage:
         """Make the journey there."""
@@ -184,6 +183,7 @@ class Fresh:
             if misses > misses_before:
                 methods[name] = misses - misses_before, seconds - seconds_before
         return Passage(
+            requests=len(answers),
             seconds=sum(answer.seconds for answer in answers),
             cpu=after["cpu"] - before["cpu"],
             queries=after["queries"] - before["queries"],

@@ -43,7 +43,10 @@ def _answering_once(original: Any, disconnect: Callable[[], None]) -> Any:
             for name in dbnames or ():
                 if name in Registry.registries:
                     _ask(name)
-            if config["workers"]:  # as core does from PostgreSQL: workers share no socket
+            if config["workers"]:
+                # Workers find more there when they are forked, and share no socket.
+                for registry in Registry.registries.values():
+                    registry_patch.forget_hashes(registry)
                 disconnect()
         return code
 
@@ -62,7 +65,5 @@ def _ask(database: str) -> None:
             environ_base={"REMOTE_ADDR": "127.0.0.1"},
         )
         _logger.debug("%s: the login page is answered with %s", database, answer.status)
-        # A worker that is forked later finds more there.
-        registry_patch.forget_hashes(Registry.registries[database])
     except Exception:
         _logger.warning("%s has not answered before it serves", database, exc_info=True)
