@@ -33,6 +33,7 @@ FIELD_LENGTH = 16  # bytes of a field's name
 MAX_VALUE = 4 * 2**20  # bytes of one value, compressed
 _COMPRESSED_FROM = 512  # bytes: below, it saves nothing
 _NONCE_LENGTH = 12
+_SEALED = b"="  # what a sealed value starts with: never with what marks a claim
 _HEADER = struct.Struct("<Bf")  # flags, seconds it took to compute
 _COMPRESSED = 1
 
@@ -162,15 +163,19 @@ class Vault:
         if len(data) > MAX_VALUE:
             raise NotShareableError(f"{len(data)} bytes")
         nonce = os.urandom(_NONCE_LENGTH)
-        return nonce + self._cipher.encrypt(nonce, _HEADER.pack(flags, cost) + data, place)
+        sealed = self._cipher.encrypt(nonce, _HEADER.pack(flags, cost) + data, place)
+        return _SEALED + nonce + sealed
 
     def open(self, place: bytes, sealed: bytes) -> tuple[bytes, float]:
         """What :meth:`seal` was given for this place.
 
         :raises CorruptRecordError: when it was not sealed for this place, by this database
         """
+        if sealed[:1] != _SEALED:
+            raise CorruptRecordError("it is not sealed")
+        nonce, sealed = sealed[1 : 1 + _NONCE_LENGTH], sealed[1 + _NONCE_LENGTH :]
         try:
-            plain = self._cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], place)
+            plain = self._cipher.decrypt(nonce, sealed, place)
         except (InvalidTag, ValueError) as error:
             raise CorruptRecordError("it does not open") from error
         # Authenticated from here on.

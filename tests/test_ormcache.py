@@ -27,9 +27,6 @@ def test_a_fresh_process_computes_nothing_that_another_did(redis, make_worker, l
     assert figures(first)["published"] >= MANY
     assert figures(second)["found"] >= MANY
     by_method = second.run(FIGURES)
-    for worker in (first, second):
-        if "does not answer" in worker.log.read_text():
-            pytest.skip("the machine stalled for longer than Redis is waited for")
     assert [name for name, figure in by_method.items() if figure["computed"]] == [], by_method
 
 

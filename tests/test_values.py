@@ -1039,6 +1039,12 @@ def test_nothing_opens_that_was_not_sealed_for_its_place():
     assert opened == 0
 
 
+def test_what_is_sealed_is_not_taken_for_a_claim():
+    """Whatever its random part is: a value would be there, and never be found."""
+    vault = Vault("secret")
+    assert not any(vault.seal(b"place", b"", 0.0).startswith(b"!") for _ in range(3000))
+
+
 def test_a_name_of_data_is_the_databases_own():
     """Who has not the secret cannot tell which key a name stands for."""
     assert Vault("a").digest(b"key") == Vault("a").digest(b"key")
