@@ -11,18 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from .exceptions import ConfigurationError
+from .url import EXAMPLES, masked, parse
 
 SECTION = "redis"
 ENV_PREFIX = "ODOO_REDIS_"
-_URL_EXAMPLE = "redis://[user:password@]host:6379/0, rediss://… or unix:///path/redis.sock?db=0"
-_URL_OPTIONS = {
-    "redis": set(),
-    "rediss": {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"},
-    "unix": {"db"},
-}
 # Settings of camptocamp's session_redis, and what they are called here. None: nothing to set.
 _LEGACY = {
     "REDIS_URL": "url",
@@ -37,53 +31,8 @@ _LEGACY = {
 _is_kubernetes = re.compile(r"(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_(TCP|UDP)\w*").fullmatch
 
 
-def masked(url: str) -> str:
-    """``url`` without its password and options, for logs.
-
-    >>> masked("redis://odoo:s3cret@cache:6379/1")
-    'redis://odoo:***@cache:6379/1'
-    >>> masked("unix://:s3cret@/run/redis.sock?db=2")
-    'unix://:***@/run/redis.sock'
-    >>> masked("redis://odoo:not:enc@ded@cache")
-    'redis://odoo:***@cache'
-    """
-    parts = urlsplit(url)
-    credentials, at, address = parts.netloc.rpartition("@")
-    user, colon, _password = credentials.partition(":")
-    hidden = f"{user}{colon}{'***' if colon else ''}{at}"
-    return f"{parts.scheme}://{hidden}{address}{parts.path}"
-
-
 def _url(text: str) -> str:
-    """A URL that redis-py will accept, or ValueError with what is wrong (never the password)."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(
-            "its port is not a number from 1 to 65535 (in a password, percent-encode / # ? @ :)"
-        ) from error
-    if parts.scheme not in _URL_OPTIONS:
-        raise ValueError("its scheme is not redis, rediss or unix")
-    if parts.fragment:
-        raise ValueError("it has a '#' (in a password, write %23)")
-    if port == 0:
-        raise ValueError("its port is not a number from 1 to 65535")
-    if "@" in parts.netloc and not parts.password:
-        raise ValueError("its password is missing")
-    unknown = set(parse_qs(parts.query, keep_blank_values=True)) - _URL_OPTIONS[parts.scheme]
-    if unknown:
-        raise ValueError(f"its option {min(unknown)!r} is unknown")
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise ValueError("the socket's path is missing")
-        database = parse_qs(parts.query).get("db", ["0"])[0]
-    else:
-        if not parts.hostname:
-            raise ValueError("its host is missing")
-        database = parts.path.strip("/") or "0"
-    if not (database.isascii() and database.isdigit()):
-        raise ValueError("its database is not a number")
+    parse(text)
     return text
 
 
@@ -150,9 +99,9 @@ class Settings:
         None: it is told from them
     """
 
-    url: str = _setting("redis://localhost:6379/0", _url, _URL_EXAMPLE)
-    session_url: str | None = _setting(None, _url, _URL_EXAMPLE)
-    ormcache_url: str | None = _setting(None, _url, _URL_EXAMPLE)
+    url: str = _setting("redis://localhost:6379/0", _url, EXAMPLES)
+    session_url: str | None = _setting(None, _url, EXAMPLES)
+    ormcache_url: str | None = _setting(None, _url, EXAMPLES)
     prefix: str = _setting("odoo", _prefix, "letters, digits, '_', '.', '-', parted by ':'")
     timeout: float = _setting(2.0, _timeout, "seconds from 0.05 to 60")
     session: bool = _setting(True, _switch, "true or false")
@@ -242,6 +191,6 @@ def _legacy_options(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, st
             )
         else:
             raise ConfigurationError(
-                f"{variable}: not a setting of this addon; expected {ENV_PREFIX}URL={_URL_EXAMPLE}"
+                f"{variable}: not a setting of this addon; expected {ENV_PREFIX}URL={EXAMPLES}"
             )
     return options, notices

@@ -9,6 +9,7 @@
     * WrongTypeError          a Redis key holds another type than this addon writes
     * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
         * RedisRefusedError   it answered that it cannot do this now: read-only, out of memory
+            * RedisForbiddenError   its user may not
 """
 
 
@@ -45,4 +46,8 @@ class RedisUnavailableError(Error):
 
 
 class RedisRefusedError(RedisUnavailableError):
-    """Redis answered, and refused this command: read-only, out of memory, not permitted."""
+    """Redis answered, and refused this command: read-only, or out of memory."""
+
+
+class RedisForbiddenError(RedisRefusedError):
+    """Redis answered that its user may not run this command, or not on this key."""

@@ -1,6 +1,8 @@
 """The way to Redis. Nothing outside this package imports redis-py."""
 
 from .breaker import Breaker
+from .check import forbidden
+from .client import DEADLINE
 from .server import RedisServer, Script
 
-__all__ = ["Breaker", "RedisServer", "Script"]
+__all__ = ["DEADLINE", "Breaker", "RedisServer", "Script", "forbidden"]

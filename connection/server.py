@@ -1,87 +1,81 @@
-"""A Redis server: clients, timeouts, retry, breaker. The only importer of redis-py.
+"""A Redis, whatever its topology: commands, errors, and what happens while it does not answer.
 
-Callers see values and three errors of ours; what a driver error means for a request is decided
-further up.
+Callers see values and our errors; what an error means for a request is decided further up.
 """
 
 import logging
+import os
 import queue
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import (
-    AuthenticationError,
+    ClusterDownError,
     NoPermissionError,
     NoScriptError,
-    RedisError,
     ResponseError,
 )
-from redis.retry import Retry
 
 from ..exceptions import (
-    ConfigurationError,
+    RedisForbiddenError,
     RedisRefusedError,
     RedisUnavailableError,
     WrongTypeError,
 )
-from .breaker import Breaker
+from ..url import CLUSTER, parse
+from .check import check
+from .client import DRIVER_ERRORS, begin, key_of, make_client
+from .silence import Silences
 
 _logger = logging.getLogger(__name__)
 
-PROBE_INTERVAL = 1.0  # seconds between two attempts while the server does not answer
+_FORBIDDEN_IN_A_SCRIPT = "user executing the script can't"
+CHECK_SECONDS = 3.0  # that the questions at start may take at least
 PIPELINE_LENGTH = 1000  # commands a round trip, where there are many
-MAX_CONNECTIONS = 64  # per process; a caller beyond waits for one of them
+MAX_CALLS = 64  # per process at once; a caller beyond waits for its turn
+PATIENCE = 30.0  # seconds that a caller without a request, as a websocket, waits for its turn
 
 
 class RedisServer:
-    """One Redis server, safe to share between threads, greenlets and forked processes.
+    """One Redis, safe to share between threads, greenlets and forked processes.
 
-    redis-py's pool lends a connection to each call, and starts afresh after a fork.
+    Who finds that it does not answer waits ``timeout`` at most; all others fail at once, until a
+    thread that keeps asking has an answer. In a Cluster that is so for each node.
 
-    :param url: ``redis://``, ``rediss://`` or ``unix://``
-    :param shown_url: the same for people: without its password
-    :param timeout: seconds that one call may wait: half for a connection, half for the answer
+    :param url: as :func:`url.parse` understands it
+    :param half: whose it is, "sessions" or "ormcache"
+    :param timeout: seconds that one call may take, with opening a connection, finding the primary,
+        and trying again; and all calls for one request
+    :param request: gives the request at hand, an object with a ``__dict__``, or None
     """
 
-    def __init__(self, url: str, *, shown_url: str, timeout: float) -> None:
-        self.shown_url = shown_url
-        self._breaker = Breaker(PROBE_INTERVAL)
-        # A lost connection is tried once more (the pool's may be stale after a restart); a silent
-        # server is not. RESP2, because it takes fewer questions to open a connection.
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=timeout / 2,
-            socket_connect_timeout=timeout / 2,
-            socket_timeout=timeout / 2,
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-            protocol=2,
-        )
-        self._client: Any = redis.Redis(connection_pool=pool)
+    def __init__(
+        self, url: str, *, half: str, timeout: float, request: Callable[[], Any] = lambda: None
+    ) -> None:
+        self._url = parse(url)
+        self._half = half
+        self.shown_url = str(self._url) if half == "sessions" else f"{self._url} ({half})"
+        self._timeout = timeout
+        self._request = request
+        self._waited = f"_redis_{half}_waited"  # seconds, an attribute of requests
+        self._client = make_client(self._url, half=half, timeout=timeout)
+        self._has_nodes = self._url.topology == CLUSTER
+        self._silent = Silences(self._answers, self._answers_again)
+        self._turns, self._process = _turns(), os.getpid()
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.shown_url}>"
 
     def execute(self, *command: Any) -> Any:
-        """Run one command; its answer as Redis gives it.
+        """Run one command on one key; its answer as Redis gives it.
 
         :raises RedisUnavailableError: Redis did not answer, or cannot serve now
         :raises RedisRefusedError: of these, when it answered
         :raises WrongTypeError: the key holds another type
         """
-        self._admit()
-        try:
-            answer = self._ask(*command)
-        except NoScriptError:
-            self._answered()
-            raise
-        except RedisError as error:
-            raise self._translated(error) from error
-        self._answered()
-        return answer
+        return self._call(self._client.ask, command, self._admit(command))
 
     def evaluate(self, script: "Script", key: str, *arguments: Any) -> Any:
         """Run a script on one key; its text is sent only when the server does not know it.
@@ -98,86 +92,141 @@ class RedisServer:
 
         :raises RedisUnavailableError: Redis did not answer; some commands may have been run
         """
-        answers: list[Any] = []
-        for start in range(0, len(commands), PIPELINE_LENGTH):
-            self._admit()
-            try:
-                with self._client.pipeline(transaction=False) as pipeline:
-                    for command in commands[start : start + PIPELINE_LENGTH]:
-                        pipeline.execute_command(*command)
-                    answers += pipeline.execute()
-            except RedisError as error:
-                raise self._translated(error) from error
-            self._answered()
+        by_place: dict[str, list[int]] = {}
+        for number, command in enumerate(commands):
+            by_place.setdefault(self._client.place(key_of(command)), []).append(number)
+        answers: list[Any] = [None] * len(commands)
+        for numbers in by_place.values():
+            for start in range(0, len(numbers), PIPELINE_LENGTH):
+                part = numbers[start : start + PIPELINE_LENGTH]
+                first = commands[part[0]]
+                found = self._call(
+                    lambda *asked: self._client.ask_many(asked),
+                    [commands[number] for number in part],
+                    self._admit(first),
+                    key_of(first),
+                )
+                for number, answer in zip(part, found, strict=True):
+                    answers[number] = answer
         return answers
 
-    def check(self) -> None:
-        """Ask once whether the server can be used, and leave no connection behind.
+    def check(self, *, durable: bool) -> list[str]:
+        """Ask once whether the servers are fit for use.
 
-        :raises ConfigurationError: it answers, but will never serve us as configured
-        :raises RedisUnavailableError: it does not answer, which may pass
+        :param durable: whether what is stored may not be lost
+        :return: what should be known of them: dangers, in sentences
+        :raises ConfigurationError: they will never serve us as configured
+        :raises RedisUnavailableError: they do not answer, which may pass
         """
-        try:
-            self._client.ping()
-        except (AuthenticationError, NoPermissionError) as error:
-            raise ConfigurationError(
-                f"Redis at {self.shown_url} refuses the user or password of the URL ({error}); "
-                "expected redis://user:password@host:port/db, or redis://:password@host:port/db"
-            ) from error
-        except RedisError as error:
-            message = f"Redis at {self.shown_url}: {error}"
-            if isinstance(error, ResponseError) and "DB index" in str(error):
-                raise ConfigurationError(f"{message}; expected a database it has") from error
-            raise RedisUnavailableError(message) from error
-        finally:
-            self.disconnect()
+        begin(max(self._timeout, CHECK_SECONDS))
+        return check(self._client, self._url, durable=durable)
 
     def disconnect(self) -> None:
-        """Close this process's connections; the next call opens one."""
-        self._client.connection_pool.disconnect()
+        """Close this process's connections, and end its threads; the next call opens one."""
+        self._silent.clear()
+        self._client.disconnect()
 
-    def _ask(self, *command: Any) -> Any:
-        """One round trip, with the pool and the retry of redis-py.
+    # -- a call ------------------------------------------------------------------------------------
 
-        Its ``execute_command`` does the same, and measures: a tenth of the time of a round trip.
-        """
-        pool = self._client.connection_pool
-        connection = pool.get_connection()
+    def _admit(self, command: Sequence[Any]) -> str:
+        """The place that has a command's key; it answered when it was last asked."""
+        place = self._client.place(key_of(command)) if self._has_nodes else ""
+        if self._silent and place in self._silent:
+            raise self._unheard(place)
+        return place
 
-        def ask() -> Any:
-            connection.send_command(*command)
-            return connection.read_response()
+    def _unheard(self, place: str) -> RedisUnavailableError:
+        return RedisUnavailableError(f"{self._named(place)} did not answer a moment ago")
 
+    def _call(
+        self, ask: Callable[..., Any], arguments: Sequence[Any], place: str, key: Any = None
+    ) -> Any:
+        """Ask, in the time that the request at hand has left."""
+        request = self._request()
+        waited = request.__dict__.get(self._waited, 0.0) if request is not None else 0.0
+        seconds = self._timeout - waited
+        if seconds <= 0:
+            raise RedisUnavailableError(
+                f"{self._named(place)} took {waited:.1f} s of this request already"
+            )
+        began, turns = time.monotonic(), None
         try:
-            return connection.retry.call_with_retry(ask, lambda _error: connection.disconnect())
-        except RedisError:
+            turns = self._await_turn(place, PATIENCE if request is None else seconds)
+            if request is not None:
+                seconds -= time.monotonic() - began
+            begin(seconds)
+            return ask(*arguments)
+        except NoScriptError:
             raise
-        except BaseException:  # whatever interrupted it: the answer to come is nobody else's
-            connection.disconnect()
-            raise
+        except DRIVER_ERRORS as error:
+            key = key_of(arguments) if key is None else key
+            # One that had little time left says nothing of the server.
+            raise self._translated(error, place, key, seconds > self._timeout / 2) from error
         finally:
-            pool.release(connection)
+            if turns is not None:
+                turns.put(None)
+            if request is not None:
+                request.__dict__[self._waited] = waited + time.monotonic() - began
 
-    def _admit(self) -> None:
-        if not self._breaker.allows():
-            raise RedisUnavailableError(f"Redis at {self.shown_url} did not answer a moment ago")
+    def _await_turn(self, place: str, seconds: float) -> "queue.SimpleQueue[None]":
+        """Take one of the calls that there may be at once; where to give it back."""
+        if self._process != os.getpid():  # a fork: whose turn it was there is nothing to it
+            self._turns, self._process = _turns(), os.getpid()
+        turns = self._turns
+        try:
+            turns.get_nowait()
+        except queue.Empty:
+            try:
+                turns.get(timeout=seconds)
+            except queue.Empty:
+                told = f"{self._named(place)}: {MAX_CALLS} calls are busy"
+                raise RedisUnavailableError(told) from None
+            if place in self._silent:
+                turns.put(None)
+                raise self._unheard(place) from None
+        return turns
 
-    def _answered(self) -> None:
-        if self._breaker.succeed():
-            _logger.info("Redis at %s answers again", self.shown_url)
+    def _translated(self, error: Exception, place: str, key: Any, had_time: bool) -> Exception:
+        """Ours for a driver's error."""
+        told = f"{self._named(place)}: {error}"
+        if isinstance(error, NoPermissionError) or _FORBIDDEN_IN_A_SCRIPT in str(error):
+            return RedisForbiddenError(told)
+        elif isinstance(error, ResponseError) and not isinstance(error, ClusterDownError):
+            wrong_type = str(error).startswith("WRONGTYPE")
+            return WrongTypeError(told) if wrong_type else RedisRefusedError(told)
+        elif had_time and self._silent.add(place, key):
+            _logger.warning("%s does not answer: %s", self._named(place), error)
+        return RedisUnavailableError(told)
 
-    def _translated(self, error: RedisError) -> Exception:
-        """Ours for a driver's error. Only silence opens the breaker: a refusal is an answer."""
-        if isinstance(error, ResponseError):
-            self._answered()
-            if str(error).startswith("WRONGTYPE"):
-                return WrongTypeError(str(error))
-            return RedisRefusedError(f"Redis at {self.shown_url}: {error}")
-        elif isinstance(error.__context__, queue.Empty):  # our own doing, not the server's
-            _logger.warning("All %d connections to Redis are busy", MAX_CONNECTIONS)
-        elif self._breaker.fail():
-            _logger.warning("Redis at %s does not answer: %s", self.shown_url, error)
-        return RedisUnavailableError(f"Redis at {self.shown_url}: {error}")
+    # -- silence -----------------------------------------------------------------------------------
+
+    def _answers(self, place: str, key: Any) -> bool:
+        """Whether whoever has a key by now answers; or a Cluster of which nobody was known."""
+        begin(self._timeout)
+        try:
+            self._client.ask("EXISTS", key)
+        except ClusterDownError:
+            return False
+        except ResponseError:
+            return True
+        except DRIVER_ERRORS as error:
+            _logger.debug("%s: %s", self._named(place), error)
+            return not place and bool(self._client.place(key))
+        return True
+
+    def _answers_again(self, place: str) -> None:
+        _logger.info("%s answers again", self._named(place))
+
+    def _named(self, place: str) -> str:
+        return f"Redis at {self.shown_url}, node {place}" if place else f"Redis at {self.shown_url}"
+
+
+def _turns() -> "queue.SimpleQueue[None]":
+    """A semaphore; Python's own takes longer."""
+    turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(MAX_CALLS):
+        turns.put(None)
+    return turns
 
 
 class Script:

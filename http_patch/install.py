@@ -2,12 +2,13 @@
 
 import logging
 import os
+from collections.abc import Callable
 
 from odoo.tools import config
 
-from ..config import Settings, masked
-from ..connection import RedisServer
-from ..exceptions import RedisUnavailableError, UnsupportedOdooError
+from ..config import Settings
+from ..connection import RedisServer, forbidden
+from ..exceptions import RedisForbiddenError, RedisUnavailableError, UnsupportedOdooError
 from ..ormcache import RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore
 from . import (
@@ -21,6 +22,7 @@ from . import (
     savepoint,
     session_store,
     warm_up,
+    websocket,
 )
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ ADDON = "redis_session_ormcache"
 ORMCACHE_TIMEOUT = 0.5  # seconds at most that computing a value is put off by asking for it
 _CONTAINERS = 8  # of Odoo's ormcache: each may take its share of a database's bytes
 
-_SESSION_TARGETS = (session_store, request)
+_SESSION_TARGETS = (session_store, request, websocket)
 _ORMCACHE_TARGETS = (
     ormcache,
     registry,
@@ -104,6 +106,7 @@ def install() -> Installed | None:
     if installed.sessions:
         session_store.apply(installed.sessions)
         request.apply()
+        websocket.apply()
     if installed.remote:
         _share_ormcache(installed.remote, settings)
         warm_up.apply(installed.disconnect)
@@ -112,35 +115,68 @@ def install() -> Installed | None:
 
 
 def _session_store(settings: Settings) -> RedisSessionStore:
-    url = settings.session_url or settings.url
-    server = RedisServer(url, shown_url=masked(url), timeout=settings.timeout)
-    try:
-        server.check()
-    except RedisUnavailableError as error:
-        _logger.warning("%s: requests that need a session get HTTP 503 until it answers", error)
-    _logger.info(
-        "Sessions are stored in Redis at %s under %s:session:*", server.shown_url, settings.prefix
+    server = RedisServer(
+        settings.session_url or settings.url,
+        half="sessions",
+        timeout=settings.timeout,
+        request=request.at_hand,
     )
-    return RedisSessionStore(
+    store = RedisSessionStore(
         server,
         prefix=settings.prefix,
         anonymous_ttl=settings.session_anonymous_ttl,
         lifetime_of=request.request_lifetime,
     )
+    _check(
+        server,
+        store.check,
+        durable=True,
+        otherwise="requests that need a session get HTTP 503 until it answers",
+    )
+    _logger.info(
+        "Sessions are stored in Redis at %s under %s:session:*", server.shown_url, settings.prefix
+    )
+    return store
 
 
 def _remote_tier(settings: Settings) -> RemoteTier:
-    url = settings.ormcache_url or settings.url
-    timeout = min(settings.timeout, ORMCACHE_TIMEOUT)
-    server = RedisServer(url, shown_url=f"{masked(url)} (ormcache)", timeout=timeout)
-    try:
-        server.check()
-    except RedisUnavailableError as error:
-        _logger.warning("%s: the ormcache is not shared until it answers", error)
-    _logger.info(
-        "The ormcache is shared in Redis at %s under %s:ormcache:*", masked(url), settings.prefix
+    server = RedisServer(
+        settings.ormcache_url or settings.url,
+        half="ormcache",
+        timeout=min(settings.timeout, ORMCACHE_TIMEOUT),
+        request=request.at_hand,
     )
-    return RemoteTier(server, max_bytes=settings.ormcache_max_bytes // _CONTAINERS)
+    remote = RemoteTier(server, max_bytes=settings.ormcache_max_bytes // _CONTAINERS)
+    _check(
+        server,
+        lambda: remote.check(f"{settings.prefix}:ormcache:check"),
+        durable=False,
+        otherwise="the ormcache is not shared until it answers",
+    )
+    _logger.info(
+        "The ormcache is shared in Redis at %s under %s:ormcache:*",
+        server.shown_url.removesuffix(" (ormcache)"),
+        settings.prefix,
+    )
+    return remote
+
+
+def _check(server: RedisServer, use: Callable[[], None], *, durable: bool, otherwise: str) -> None:
+    """Warn of what is dangerous or away; refuse what will never work. Leaves no connection.
+
+    :param use: does once what will be done
+    :param otherwise: what comes of a server that does not serve now
+    """
+    try:
+        for danger in server.check(durable=durable):
+            _logger.warning("%s", danger)
+        use()
+    except RedisForbiddenError as error:
+        raise forbidden(str(error)) from error
+    except RedisUnavailableError as error:
+        _logger.warning("%s: %s", error, otherwise)
+    finally:
+        server.disconnect()
 
 
 def _share_ormcache(remote: RemoteTier, settings: Settings) -> None:

@@ -42,6 +42,11 @@ def check() -> None:
     require_source("Registry.get_sequences", Registry.get_sequences, "b1fccde08511")
     require_signature(Registry.check_signaling, "self", "cr")
     require_signature(Registry.reset_changes, "self")
+    check_new()
+
+
+def check_new() -> None:
+    """Refuse an Odoo whose databases are loaded in another way."""
     require_signature(
         Registry.new, "db_name", "update_module", "install_modules", "upgrade_modules",
         "reinit_modules", "new_db_demo", "models_to_check",

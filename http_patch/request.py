@@ -37,6 +37,11 @@ def apply() -> None:
     Request._get_session_and_dbname = _serving_without_redis(Request._get_session_and_dbname)
 
 
+def at_hand() -> Any:
+    """The request that this thread serves; None outside of one."""
+    return _request_stack.top
+
+
 def request_lifetime(session: Any) -> int | None:
     """``sessions.max_inactivity_seconds`` of the session's database, in seconds.
 

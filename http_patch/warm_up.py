@@ -43,11 +43,11 @@ def _answering_once(original: Any, disconnect: Callable[[], None]) -> Any:
             for name in dbnames or ():
                 if name in Registry.registries:
                     _ask(name)
-            if config["workers"]:
-                # Workers find more there when they are forked, and share no socket.
-                for registry in Registry.registries.values():
-                    registry_patch.forget_hashes(registry)
-                disconnect()
+        if config["workers"]:
+            # Workers find more there when they are forked, and share no socket or thread.
+            for registry in Registry.registries.values():
+                registry_patch.forget_hashes(registry)
+            disconnect()
         return code
 
     return preload_registries

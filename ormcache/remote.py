@@ -117,6 +117,20 @@ class RemoteTier:
         """Close this process's connections; the next call opens one."""
         self._server.disconnect()
 
+    def check(self, key: str) -> None:
+        """Do once, under a key of nobody's, what is done with hashes.
+
+        :raises RedisUnavailableError: when Redis does not do it: of these,
+            :exc:`RedisForbiddenError` when it never will
+        """
+        field, value = b"check", b"=check"
+        self._server.evaluate(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
+        self._server.evaluate(_RELEASE, key, self._mark, field)
+        self._server.evaluate(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, field, value)
+        self._server.execute("HGET", key, _SIZE)
+        self._server.execute("HGETALL", key)
+        self._server.execute("EXPIRE", key, 1)
+
     def fetch(self, key: str) -> dict[bytes, bytes]:
         """All values of a hash; none when it is not there, too big, or cannot be had."""
         size = self._execute("HGET", key, _SIZE)

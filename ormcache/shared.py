@@ -240,7 +240,8 @@ class SharedOrmcache:
         key: tuple[Any, ...],
         surroundings: tuple[Any, ...],
     ) -> Place | None:
-        """Where a value belongs; None when its key cannot be told from others in all processes.
+        """Where a value belongs; None when its key cannot be told from others in all processes, or
+        when Redis is too slow.
 
         :param key: as ``ormcache.key`` makes it: model name, function, arguments
         :param surroundings: what else a value may depend on
@@ -253,7 +254,9 @@ class SharedOrmcache:
             counter.rejected += 1
             method.refuse(str(error))
             return None
-        hash_ = self._hash(cache.cache_name, generation)
+        hash_ = self._hash(cache.cache_name, generation, transaction)
+        if hash_ is None:
+            return None
         return Place(transaction, generation, hash_, field, method, counter)
 
     def load(self, place: Place, model: Any) -> tuple[Any] | None:
@@ -307,21 +310,28 @@ class SharedOrmcache:
             place.hash.failed.add(place.field)
         place.transaction.release(place.field)
 
-    def _hash(self, container: str, generation: Generation) -> Hash:
-        """A container's hash, fetched when this process first looks for something in it."""
+    def _hash(
+        self, container: str, generation: Generation, transaction: Transaction
+    ) -> Hash | None:
+        """A container's hash, fetched when this process first looks for something in it.
+
+        None when that would take the transaction too long.
+        """
         assert self._vault is not None
         token = self._vault.digest(self._namespace + generation.token(container))
         key = f"{self._prefix}{container}:{token.hex()}"
         found = self._hashes.get(key)
         if found is None:
-            found = self._hashes[key] = Hash(key, self.remote.fetch(key))
+            if transaction.has_waited_enough:
+                return None
+            found = self._hashes[key] = Hash(key, transaction.waiting(self.remote.fetch, key))
             line = container, generation.origin
             past = self._newest.get(line)
             if past is None or past[0].older_than(generation.ids):
                 self._newest[line] = generation, key
                 if past is not None:
                     self._hashes.pop(past[1], None)
-                    self.remote.retire(past[1])
+                    transaction.waiting(self.remote.retire, past[1])
             while len(self._hashes) > _REMEMBERED_HASHES:
                 self._hashes.popitem(last=False)
         return found

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .counters import Counter
 from .generation import Generation
 from .policy import Method
 from .remote import Claim, RemoteTier
 
+T = TypeVar("T")
+
 PUBLISH_AFTER = 0.015  # seconds that others wait at most for what a long request computed
 PATIENCE = 0.040  # seconds to wait for a value that somebody computes, and ...
 PATIENCE_FACTOR = 4  # ... that many times what one of its method takes
 MAX_PATIENCE = 2.0  # seconds
+MAX_WAIT = 0.5  # seconds that one cursor waits for Redis, all in all, before it does without
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.008  # seconds between two looks
 
 
@@ -61,6 +64,7 @@ class Transaction:
         "open_in",
         "outdated",
         "registry",
+        "waited",
         "wrote",
     )
 
@@ -76,6 +80,7 @@ class Transaction:
         self.registry: Any = None  # whose tier 1 it fills
         self.open_in: Any = None  # the SharedOrmcache that reckons with it
         self.outdated: Any = None  # what the process knew when this snapshot turned out older
+        self.waited = 0.0  # seconds, for Redis
         self.wrote = False  # whether it wrote, or may have
         self._remote = remote
         self._wrote_nothing = wrote_nothing
@@ -87,9 +92,9 @@ class Transaction:
     def find(self, hash_: Hash, field: bytes, method: Method) -> bytes | None:
         """The sealed value of a field; None: the caller is to compute it."""
         value = hash_.values.pop(field, None)
-        if value is not None or field in hash_.failed or method.is_cheap:
+        if value is not None or field in hash_.failed or method.is_cheap or self.has_waited_enough:
             return value
-        answer = self._remote.ask(hash_.key, field, claim=not self.wrote)
+        answer = self.waiting(self._remote.ask, hash_.key, field, claim=not self.wrote)
         if answer == Claim.THEIRS:
             self.publish_early()  # somebody may be waiting for what this transaction holds
             answer = self._wait(hash_.key, field, method)
@@ -102,11 +107,24 @@ class Transaction:
         deadline = time.monotonic() + min(patience, MAX_PATIENCE)
         pause = _FIRST_PAUSE
         answer: bytes | int | None = Claim.THEIRS
-        while answer == Claim.THEIRS and time.monotonic() < deadline:
+        while answer == Claim.THEIRS and time.monotonic() < deadline and not self.has_waited_enough:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            answer = self._remote.ask(key, field, claim=not self.wrote)
+            answer = self.waiting(self._remote.ask, key, field, claim=not self.wrote)
         return answer
+
+    @property
+    def has_waited_enough(self) -> bool:
+        """Whether Redis is too slow for this transaction."""
+        return self.waited >= MAX_WAIT
+
+    def waiting(self, ask: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Call what asks Redis, and note how long that takes."""
+        began = time.monotonic()
+        try:
+            return ask(*arguments, **options)
+        finally:
+            self.waited += time.monotonic() - began
 
     def filled(self, container: str, key: Any, *, pending: bool) -> None:
         """Take note of a value computed for tier 1, which a rollback may make void.
@@ -146,7 +164,8 @@ class Transaction:
         """Let others compute what this transaction claimed: these fields, or all."""
         for key, claimed in self._claimed.items():
             given = [field for field in claimed if not fields or field in fields]
-            self._remote.release(key, given)
+            if given and not self.has_waited_enough:  # others don't wait for long
+                self.waiting(self._remote.release, key, given)
             claimed[:] = [field for field in claimed if field not in given]
 
     def committed(self, *, publish: bool) -> None:
@@ -157,6 +176,7 @@ class Transaction:
         if publish:
             self._publish()
         self._ended()
+        self.waited = 0.0
 
     def rolling_back(self, *, may_ask: bool) -> None:
         """Before the rollback of the whole transaction.
@@ -202,7 +222,10 @@ class Transaction:
             by_key.setdefault(entry.key, []).append(entry)
         self._entries = []
         for key, entries in by_key.items():
-            stored = self._remote.publish(key, [(entry.field, entry.sealed) for entry in entries])
+            if self.has_waited_enough:
+                return
+            values = [(entry.field, entry.sealed) for entry in entries]
+            stored = self.waiting(self._remote.publish, key, values)
             for entry, done in zip(entries, stored, strict=False):  # none, when Redis is away
                 entry.counter.published += done
                 entry.counter.bytes_out += done * len(entry.sealed)

@@ -1,6 +1,8 @@
-"""The changes of a session, each one atomic step on one key.
+"""What is done with a session, each one atomic step on one key.
 
-Constant texts; data reach them as arguments only. A field whose value starts with the «s» of
+Constant texts; data reach them as arguments only. What would undo another's change is not done when
+it comes late (``DEADLINE``): from a buffer, when Redis or the network was stopped for a while, and
+whoever asked for it was told that it was not done. A field whose value starts with the «s» of
 «superseded» is a sid that a soft rotation replaced: it is never made live again.
 """
 
@@ -9,8 +11,25 @@ from ..connection import Script
 # What SAVE is to do with a session that is not there, and with the siblings of one that is.
 KEEP, CREATE, ALONE = b"keep", b"create", b"alone"
 
-# ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings
-SAVE = Script("""
+_IN_TIME = """
+local now = redis.call('TIME')
+if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[#ARGV]) then
+    return redis.error_reply('LATE')
+end
+"""
+
+# Asks for a field as one who changes it: a replica, which may not have it yet, refuses, and so does
+# a primary that was told to do nothing without its replicas. ARGV: field
+FIND = Script("""
+redis.call('HDEL', KEYS[1], '')
+return redis.call('HGET', KEYS[1], ARGV[1])
+""")
+
+# ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings,
+# the deadline
+SAVE = Script(
+    _IN_TIME
+    + """
 local current = redis.pcall('HGET', KEYS[1], ARGV[1])
 if type(current) == 'table' then
     redis.call('UNLINK', KEYS[1])
@@ -29,10 +48,14 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 'saved'
-""")
+"""
+)
 
-# ARGV: field, the value expected there ("" for none), ttl (ms), then fields and values to set
-EXCHANGE = Script("""
+# ARGV: field, the value expected there ("" for none), ttl (ms), then fields and values to set,
+# the deadline
+EXCHANGE = Script(
+    _IN_TIME
+    + """
 local current = redis.pcall('HGET', KEYS[1], ARGV[1])
 if type(current) == 'table' then
     redis.call('UNLINK', KEYS[1])
@@ -41,10 +64,11 @@ end
 if (current or '') ~= ARGV[2] then
     return 0
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('HSET', KEYS[1], unpack(ARGV, 4, #ARGV - 1))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
-""")
+"""
+)
 
 # ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one with all
 # its family.

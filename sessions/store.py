@@ -20,7 +20,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
 from ..codec.session import SessionRecord, seal, unseal
-from ..connection import RedisServer
+from ..connection import DEADLINE, RedisServer
 from ..exceptions import (
     CorruptRecordError,
     RedisRefusedError,
@@ -42,6 +42,7 @@ _logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds, what a client is told to wait after a 503
 ROTATION_ATTEMPTS = 10
+REFUSALS_LOGGED = 10.0  # seconds between two lines in the log
 MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 # Activity is written down once per 1/60 of the timeout at most, and once a minute at most: an idle
 # session ends that much early at the worst, and never late.
@@ -105,10 +106,30 @@ class RedisSessionStore(SessionStore):
         self._anonymous_ttl = anonymous_ttl
         self._lifetime_of = lifetime_of
         self._lifetimes: dict[str | None, _Lifetime] = {}
+        self._refused = -REFUSALS_LOGGED  # when it was logged
 
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
         self._server.disconnect()
+
+    def check(self) -> None:
+        """Do once with a session of nobody's what is done with sessions.
+
+        :raises RedisUnavailableError: when Redis does not do it: of these,
+            :exc:`RedisForbiddenError` when it never will
+        """
+        session = self.new()
+        place = self._place_of(session.sid)
+        try:
+            self.save(session)
+            self.rotate(self.get(session.sid), None, soft=True)
+            # The text, where others would run what the server has already.
+            self._execute("EVAL", scripts.DELETE.text, 1, place.key, place.field, b"")
+            self.get_missing_session_identifiers([session.sid[:IDENTIFIER_LENGTH]])
+            self.delete_from_identifiers([session.sid[:IDENTIFIER_LENGTH]])
+            self.get(session.sid)
+        except SessionStoreUnavailable as error:
+            raise error.__cause__ or error from None
 
     # -- sids --------------------------------------------------------------------------------------
 
@@ -231,8 +252,8 @@ class RedisSessionStore(SessionStore):
     def vacuum(self, max_lifetime: int = SESSION_LIFETIME) -> None:
         """Learn the timeout of the current database; there is nothing to search for.
 
-        Redis expires what is idle. A timeout that was lowered since takes effect when an idle
-        session of this database, or of none, is read in this process.
+        Redis expires what is idle. Where the timeout was lowered, a session of this database, or of
+        none, that has been idle too long by now ends when it is read in this process.
 
         :param max_lifetime: seconds
         """
@@ -249,13 +270,17 @@ class RedisSessionStore(SessionStore):
     def _save(self, session: Any, how: bytes) -> None:
         place = self._place_of(session.sid)
         record = self._sealed(place, session._Session__data, self._ttl(session))
-        outcome = self._run(
-            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, how
-        )
+        outcome = self._write(place, record, how)
         if outcome == b"saved":
             self._remember(session, record)
         else:
             self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
+
+    def _write(self, place: SessionPlace, record: SessionRecord, how: bytes) -> bytes:
+        outcome: bytes = self._run(
+            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, how, DEADLINE
+        )
+        return outcome
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
         old, record_of_old = self._place_of(session.sid), getattr(session, "record", None)
@@ -263,9 +288,7 @@ class RedisSessionStore(SessionStore):
         self._renew(session, env)
         place = self._place_of(session.sid)
         record = self._sealed(place, dict(session), self._ttl(session))
-        self._run(
-            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, scripts.CREATE
-        )
+        self._write(place, record, scripts.CREATE)
         self._remember(session, record)
         # Last: whatever fails before leaves the old session as it was.
         self._delete(old, record_of_old)
@@ -320,9 +343,14 @@ class RedisSessionStore(SessionStore):
         session["create_time"] = time.time()
 
     def _read(self, place: SessionPlace) -> SessionRecord | None:
-        """What is stored there; whatever does not open counts as nothing, and is logged."""
+        """What is stored there; whatever does not open counts as nothing, and is logged.
+
+        That there is nothing is asked twice: it is believed of a server that takes changes.
+        """
         try:
             raw = self._execute("HGET", place.key, place.field)
+            if raw is None:
+                raw = self._run(scripts.FIND, place.key, place.field)
             return None if raw is None else unseal(place, raw)
         except (CorruptRecordError, WrongTypeError) as error:
             _logger.warning("What is stored under %s is refused: %s", place.key, error)
@@ -338,7 +366,8 @@ class RedisSessionStore(SessionStore):
         """Write records of one hash if ``place`` still holds what is expected; whether it did."""
         values = [text for where, record in written for text in (where.field, record.raw)]
         raw = expected.raw if expected else b""
-        return bool(self._run(scripts.EXCHANGE, place.key, place.field, raw, ttl * 1000, *values))
+        arguments = (place.field, raw, ttl * 1000, *values, DEADLINE)
+        return bool(self._run(scripts.EXCHANGE, place.key, *arguments))
 
     def _delete(self, place: SessionPlace, record: SessionRecord | None) -> None:
         """Delete what was valid when it was read with all its family; decide there otherwise."""
@@ -385,14 +414,16 @@ class RedisSessionStore(SessionStore):
     def _is_expired(self, record: SessionRecord) -> bool:
         """Whether a record is idle too long by Python's clock.
 
-        Redis drops it by its own; but the database's timeout may have been lowered since.
+        Redis drops it by its own; but it may have been idle too long already when a lower timeout
+        of its database was learnt. What came of the timeout since is not known.
         """
-        ttl = record.ttl
+        now = time.time()
         if self._anonymous_ttl is None or record.data.get("uid"):
             learnt = self._lifetimes.get(record.data.get("db"))
-            if learnt and learnt.since >= record.seen:
-                ttl = min(ttl, learnt.seconds)
-        return time.time() - record.seen >= ttl
+            # The clock may have been set back since it was learnt.
+            if learnt and min(learnt.since, now) - record.seen >= learnt.seconds:
+                return True
+        return now - record.seen >= record.ttl
 
     # -- Redis -------------------------------------------------------------------------------------
 
@@ -418,6 +449,9 @@ class RedisSessionStore(SessionStore):
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: RedisUnavailableError) -> SessionStoreUnavailable:
-        if isinstance(error, RedisRefusedError):  # of silence the server tells itself
-            _logger.warning("Redis at %s refuses: %s", self._server.shown_url, error)
+        # Of silence the server tells itself.
+        now = time.monotonic()
+        if isinstance(error, RedisRefusedError) and now - self._refused >= REFUSALS_LOGGED:
+            self._refused = now
+            _logger.warning("Refused: %s", error)
         return SessionStoreUnavailable()

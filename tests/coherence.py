@@ -365,7 +365,9 @@ class Cluster:
         """Who looks there may be given the value from now on."""
         name, value = self.offers[sealed]
         promise = self.seen.get(self.hashes[key])
-        parts = VALUES_OF[name, tuple(name_ for name_, _version in value)]
+        parts = VALUES_OF.get((name, tuple(name_ for name_, _version in value)))
+        if parts is None:
+            raise IncoherentError(f"{name} is published with another one's parts: {value}")
         self._require_shared(promise, name, parts, value)
 
     # -- transactions

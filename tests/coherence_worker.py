@@ -876,7 +876,7 @@ def generation_when_publishing(process: Process) -> Iterator[None]:
             *arrays, origin = cr.fetchone()
         now = Generation.from_rows(keys, arrays, origin, registry_patch._keys_of())
         container = place.hash.key[len(self._prefix) :].partition(":")[0]
-        place = place._replace(hash=self._hash(container, now))
+        place = place._replace(hash=self._hash(container, now, place.transaction))
         original(self, place, value, cost, publish=publish)
 
     with patch.object(SharedOrmcache, "store", store):

@@ -1,23 +1,90 @@
 """Servers and stores for the tests. All servers are real; ``dev/stack`` starts them."""
 
+import contextlib
+import functools
 import itertools
+import os
+import re
 import uuid
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from stack import topologies as stacks
 from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 
 # Odoo's and the addon's modules are imported in the fixtures: pytest reads this file before
 # pytest-odoo has told Odoo where its addons are.
 
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
+TOPOLOGIES = ("old", "valkey", "unix", "tls", "access", "sentinel", "cluster")
+RESTRICTED = ("access", "sentinel", "cluster")
+TOPOLOGY = os.environ.get("TOPOLOGY")  # of the tests that need no particular one
+USER, PASSWORD = "odoo", "s3/cr#t"
 
 
 @pytest.fixture(scope="session")
-def redis(tmp_path_factory):
-    """A Redis server for all tests that leave it running."""
+def redis(request, tmp_path_factory):
+    """A Redis server for all tests that leave it running; `TOPOLOGY` may name another one."""
+    if TOPOLOGY:
+        yield request.getfixturevalue("topologies")(TOPOLOGY)
+        return
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def topologies(tmp_path_factory):
+    """Gives the Redis of a name in ``TOPOLOGIES``, for all tests that leave it running."""
+    with contextlib.ExitStack() as running:
+
+        @functools.cache
+        def start(name):
+            folder = tmp_path_factory.mktemp(name)
+            if name == "tls":
+                return running.enter_context(
+                    stacks.TLSRedis(folder, stacks.Certificates(folder / "certificates"))
+                )
+            if name in PLAIN:
+                return running.enter_context(PLAIN[name](folder))
+            return SimpleNamespace(url=running.enter_context(restricted(name, folder)))
+
+        yield start
+
+
+PLAIN = {"old": stacks.OldRedis, "valkey": stacks.Valkey, "unix": stacks.UnixRedis}
+
+
+@contextlib.contextmanager
+def restricted(name, folder):
+    """The URL of a Redis for the user that the documentation says is enough."""
+    rule = access_rule()
+    if name == "access":
+        with Redis(folder) as redis:
+            stacks.add_user(redis, USER, PASSWORD, rule)
+            yield stacks.as_user(redis.url, USER, PASSWORD)
+    elif name == "sentinel":
+        with stacks.Sentinels(folder, password="theirs", sentinel_password="0ther") as redis:
+            for server in redis.servers:
+                stacks.add_user(server, USER, PASSWORD, rule)
+            for sentinel in redis.sentinels:
+                stacks.add_user(sentinel, "watch", PASSWORD, access_rule("on the sentinels"))
+            url = stacks.as_user(redis.url, USER, PASSWORD).partition("?")[0]
+            yield f"{url}?sentinel_username=watch&sentinel_password={PASSWORD.replace('#', '%23')}"
+    else:
+        with stacks.Cluster(folder) as redis:
+            for node in redis.nodes:
+                stacks.add_user(node, USER, PASSWORD, f"{rule} {access_rule('In a Cluster')}")
+            yield stacks.as_user(redis.url, USER, PASSWORD)
+
+
+def access_rule(place=None):
+    """What the documentation says that a user needs: in all, or in one place besides."""
+    text = (Path(__file__).parents[1] / "readme/CONFIGURE.md").read_text()
+    if place:
+        return re.search(rf"{place}[^`]*`([^`]+)`", text)[1].replace("\n", " ")
+    return re.search(r"ACL SETUSER odoo on >password (.+)", text)[1]
 
 
 @pytest.fixture
@@ -32,6 +99,8 @@ def raw(redis):
     """A plain redis-py client, to look at what is really stored."""
     import redis as driver
 
+    if TOPOLOGY in RESTRICTED:
+        pytest.skip(f"looks at all keys, which the user of {TOPOLOGY} may not")
     with driver.Redis.from_url(redis.url) as client:
         yield client
 
@@ -39,15 +108,14 @@ def raw(redis):
 @pytest.fixture
 def make_store():
     """Build a RedisSessionStore on a server; each with a prefix of its own."""
-    from odoo.addons.redis_session_ormcache.config import masked
     from odoo.addons.redis_session_ormcache.connection import RedisServer
     from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore
 
     stores = []
 
     def make(redis, *, prefix=None, timeout=TIMEOUT, **options):
-        server = RedisServer(redis.url, shown_url=masked(redis.url), timeout=timeout)
-        prefix = prefix or f"test-{uuid.uuid4().hex}"
+        server = RedisServer(redis.url, half="sessions", timeout=timeout)
+        prefix = prefix or f"odoo:test-{uuid.uuid4().hex}"
         stores.append(RedisSessionStore(server, prefix=prefix, **options))
         return stores[-1]
 
@@ -61,11 +129,14 @@ def redis_store(make_store, redis):
     return make_store(redis)
 
 
-@pytest.fixture(params=["filesystem", "redis"])
+@pytest.fixture(params=["filesystem", "redis", *TOPOLOGIES])
 def store(request, tmp_path, monkeypatch):
-    """Odoo's own store, then ours."""
+    """Odoo's own store, then ours, on one Redis after the other."""
     if request.param == "redis":
         store = request.getfixturevalue("redis_store")
+    elif request.param in TOPOLOGIES:
+        redis = request.getfixturevalue("topologies")(request.param)
+        store = request.getfixturevalue("make_store")(redis)
     else:
         from odoo.http import FilesystemSessionStore, Session
 
@@ -175,4 +246,4 @@ def make_node(tmp_path_factory, postgres, database):
 
     yield make
     for node in nodes:
-        node.stop()
+        node.kill()  # stopping waits for websockets

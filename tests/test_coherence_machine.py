@@ -72,9 +72,7 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
     """Make a cluster; the addon's patches are in force meanwhile."""
     import redis as driver
 
-    servers = [
-        RedisServer(cluster_redis.url, shown_url="redis", timeout=5.0) for _ in range(WORKERS)
-    ]
+    servers = [RedisServer(cluster_redis.url, half="ormcache", timeout=5.0) for _ in range(WORKERS)]
     tiers = [RemoteTier(server, max_bytes=MAX_BYTES) for server in servers]
     for name in ("get_sequences", "check_signaling", "reset_changes", "new"):
         monkeypatch.setattr(Registry, name, vars(Registry)[name])
@@ -118,8 +116,8 @@ def watch(monkeypatch):
         Cluster.now.saw(generation, cr)
         return generation
 
-    def watched_hash(self, container, generation):
-        found = hash_(self, container, generation)
+    def watched_hash(self, container, generation, transaction):
+        found = hash_(self, container, generation, transaction)
         Cluster.now.hashes[found.key] = container, generation.token(container)
         return found
 
@@ -657,7 +655,7 @@ def generation_at_publication(patch):
         registry, container = Cluster.now.reading.registry, place.hash.key.split(":")[3]
         with registry.cursor() as cr:
             newer = registry_patch.read_generation(registry, cr)
-        place = place._replace(hash=self._hash(container, newer))
+        place = place._replace(hash=self._hash(container, newer, place.transaction))
         store(self, place, value, cost, publish=publish)
 
     patch.setattr(SharedOrmcache, "store", late)

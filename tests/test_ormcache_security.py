@@ -213,7 +213,7 @@ def test_20_000_users_stay_within_the_bounds(redis, raw):
     from odoo.addons.redis_session_ormcache.connection import RedisServer
     from odoo.addons.redis_session_ormcache.ormcache import RemoteTier, remote
 
-    server = RedisServer(redis.url, shown_url="", timeout=2.0)
+    server = RedisServer(redis.url, half="ormcache", timeout=2.0)
     tier = RemoteTier(server, max_bytes=16 * 2**20)
     key = f"bounds:{uuid.uuid4()}"
     menus, rights = random.randbytes(5000), random.randbytes(60)

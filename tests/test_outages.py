@@ -2,21 +2,19 @@
 
 import contextlib
 import logging
-import socket
-import socketserver
-import struct
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
-from odoo.addons.redis_session_ormcache.connection.server import MAX_CONNECTIONS, PROBE_INTERVAL
+from odoo.addons.redis_session_ormcache.connection.client import MAX_CONNECTIONS
+from odoo.addons.redis_session_ormcache.connection.silence import PROBE_INTERVAL
 from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
 from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable
 from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
 from odoo.addons.redis_session_ormcache.tests.conftest import TIMEOUT
+from stack.proxy import Proxy
 from stack.servers import Redis
 
 MARGIN = 0.5  # seconds, for a slow machine
@@ -32,53 +30,10 @@ def until(condition, seconds=10):
     return False
 
 
-class Proxy(socketserver.ThreadingTCPServer):
-    """A TCP proxy before a server, that can break connections as a network does.
-
-    ``mode``: "pass", "reset" (RST on data), "reset once", "cut" (close in the middle of an answer),
-    "hole" (accept and never answer).
-    """
-
-    allow_reuse_address = daemon_threads = True
-
-    def __init__(self, port):
-        self.target, self.mode = port, "pass"
-        super().__init__(("127.0.0.1", 0), None)
-        self.url = f"redis://127.0.0.1:{self.server_address[1]}/0"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def finish_request(self, client, _address):
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.target)) as server,
-        ):
-            threading.Thread(target=self.pump, args=(client, server), daemon=True).start()
-            self.pump(server, client, answering=True)
-
-    def pump(self, source, sink, answering=False):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if self.mode == "hole":
-                    continue
-                if self.mode in {"reset", "reset once"}:
-                    self.mode = "pass" if self.mode == "reset once" else "reset"
-                    for end in (source, sink):
-                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                        end.close()
-                    return
-                if self.mode == "cut" and answering:
-                    sink.sendall(data[: len(data) // 2])
-                    break
-                sink.sendall(data)
-            for end in (source, sink):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def proxy(own_redis):
     with Proxy(own_redis.port) as proxy:
         yield proxy
-        proxy.shutdown()
 
 
 def proxy_mode(mode):
@@ -104,7 +59,6 @@ def fault(request, tmp_path):
         yield SimpleNamespace(
             url=proxy.url, redis=redis, begin=lambda: begin(servers), end=lambda: end(servers)
         )
-        proxy.shutdown()
 
 
 # -- the store -----------------------------------------------------------------------------------
@@ -128,7 +82,7 @@ def test_every_call_raises_within_the_budget(fault, make_store, new_session):
     fault.begin()
     for call in calls.values():
         sid = session.sid
-        store._server._breaker.succeed()  # each call really asks
+        store._server.disconnect()  # forgets that Redis was silent: each call really asks
         start = time.monotonic()
         with pytest.raises(SessionStoreUnavailable):
             call()
@@ -253,6 +207,68 @@ def test_a_refused_write_is_an_outage_too(own_redis, make_store, new_session, re
     assert store.get(session.sid)["a"] == 1
 
 
+def test_nothing_is_there_only_for_a_server_that_takes_changes(own_redis, make_store, new_session):
+    """A replica that was emptied, or has not got it yet, is not believed that a session is gone."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    own_redis.cli("REPLICAOF", "127.0.0.1", "1")
+    for call in (lambda: store.get("A" * 84), lambda: store.rotate(session, None, True)):
+        with pytest.raises(SessionStoreUnavailable):
+            call()
+    own_redis.cli("REPLICAOF", "NO", "ONE")
+    assert store.get("A" * 84).is_new
+
+
+@pytest.mark.parametrize("change", ["save", "rotate softly"])
+def test_what_was_given_up_is_not_done_later(own_redis, make_store, new_session, change):
+    """A change that waits in a buffer when Redis hangs undoes nothing when it goes on."""
+    store, other = (make_store(own_redis, prefix="odoo") for _node in range(2))
+    store.check()  # the server knows the scripts
+    session = new_session(store, a=0, uid=None)
+    store.save(session)
+    late = store.get(session.sid)
+    late["a"] = 1
+    execute = store._server.execute
+
+    def hanging(*command):
+        if command[0] == "EVALSHA":
+            own_redis.pause()
+        return execute(*command)
+
+    store._server.execute = hanging
+    with pytest.raises(SessionStoreUnavailable):
+        store.save(late) if change == "save" else store.rotate(late, None, True)
+    own_redis.resume()
+    own_redis.cli("PING")  # what waited before was read before
+    kept = other.get(session.sid)
+    assert kept["a"] == 0
+    assert "next_sid" not in kept
+
+
+def test_a_servers_clock_may_be_set(own_redis, make_store, new_session):
+    """What a connection knows of it is learnt again: no change is refused for that."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    (connection,) = store._server._client._pool._connections
+    sock, ahead = connection._clock
+    connection._clock = sock, ahead - 3600
+    session["a"] = 1
+    store.save(session)
+    assert store.get(session.sid)["a"] == 1
+
+
+def test_a_refusal_is_logged_now_and_then(own_redis, make_store, new_session, caplog):
+    """Not for each request."""
+    caplog.set_level(logging.INFO, "odoo.addons.redis_session_ormcache")
+    store = make_store(own_redis)
+    own_redis.cli("CONFIG", "SET", "maxmemory", "1")
+    for _time in range(20):
+        with pytest.raises(SessionStoreUnavailable):
+            store.save(new_session(store))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
 def test_tidying_up_can_wait(own_redis, make_store, new_session):
     """A request that only reads is served by a read-only Redis, though siblings are due to go."""
     store = make_store(own_redis)
@@ -275,7 +291,7 @@ def test_a_wrong_password_is_no_empty_session(tmp_path, make_store):
         with pytest.raises(SessionStoreUnavailable):
             store.get("A" * 84)
         with pytest.raises(ConfigurationError, match="refuses the user or password"):
-            store._server.check()
+            store._server.check(durable=True)
 
 
 # -- a node --------------------------------------------------------------------------------------

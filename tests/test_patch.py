@@ -9,11 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from odoo.http import Application, Request, root
-from odoo.tools import reset_cached_properties
+from odoo.modules.registry import Registry
+from odoo.tools import config, reset_cached_properties
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from odoo.addons.redis_session_ormcache import post_load
-from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore
+from odoo.addons.redis_session_ormcache.http_patch import websocket
+from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore, SessionStoreUnavailable
+from odoo.addons.redis_session_ormcache.sessions.scripts import FIND
 
 PATCHED = "_save_session", "_inject_future_response", "_get_session_and_dbname"
 
@@ -25,8 +28,10 @@ def _installed():
     monkeypatch.setenv("ODOO_REDIS_ORMCACHE", "false")
     saved = Application.session_store
     methods = {name: vars(Request)[name] for name in PATCHED}
+    new = vars(Registry)["new"]
     post_load()
     yield
+    Registry.new = new
     Application.session_store = saved
     for name, method in methods.items():
         setattr(Request, name, method)
@@ -66,6 +71,43 @@ def test_a_store_in_memory_may_take_its_place():
         assert status == 200
 
 
+@pytest.fixture
+def bus(monkeypatch):
+    """The module of bus, as it is once a database with it was loaded."""
+    from odoo.addons.bus import websocket as bus
+
+    monkeypatch.setattr(bus, "acquire_cursor", bus.acquire_cursor)
+    monkeypatch.setattr(bus.Websocket, "_terminate", bus.Websocket._terminate)
+    websocket._then_patching(lambda cls: None)(None)
+    return bus
+
+
+def test_a_store_that_is_away_ends_a_websockets_transaction(bus):
+    """Once, and without what was done in it; the socket is closed for what happened."""
+    database, cursors = config["db_name"][0], []
+
+    def block():
+        with bus.acquire_cursor(database) as cursor:
+            cursors.append(cursor)
+            cursor.execute("CREATE TABLE never_there ()")
+            raise SessionStoreUnavailable
+
+    with pytest.raises(SessionStoreUnavailable):
+        block()
+    assert len(cursors) == 1
+    with bus.acquire_cursor(database) as cursor:
+        cursor.execute("SELECT to_regclass('never_there')")
+        assert cursor.fetchone() == (None,)
+
+
+def test_a_store_that_is_away_concerns_no_websocket_that_is_closed(bus):
+    """What its models do when it was closed may ask the store."""
+    bus.Websocket._terminate = lambda self: (_ for _ in ()).throw(SessionStoreUnavailable())
+    bus.acquire_cursor = bus.acquire_cursor._redis_original
+    websocket._then_patching(lambda cls: None)(None)
+    bus.Websocket._terminate(None)
+
+
 def request(path, cookie):
     builder = EnvironBuilder(path, headers={"Host": "localhost"})
     environ = builder.get_environ()
@@ -102,14 +144,14 @@ def test_hostile_cookies(value):
     with patch.object(server, "execute", execute):
         status, _headers = request("/web/health", f"session_id={value}")
     assert status < 500
-    for command in asked:
-        assert command[0] == "HGET"
-        assert re.fullmatch(r"odoo:session:[A-Za-z0-9_-]{42}", command[1])
-        assert re.fullmatch(r"[0-9a-f]{32}", command[2])
+    for *words, key, field in asked:
+        assert words in (["HGET"], ["EVALSHA", FIND.sha, 1], ["EVAL", FIND.text, 1])
+        assert re.fullmatch(r"odoo:session:[A-Za-z0-9_-]{42}", key)
+        assert re.fullmatch(r"[0-9a-f]{32}", field)
 
 
 def test_a_valid_cookie_reaches_redis():
     """The test above would notice."""
     with patch.object(root.session_store._server, "execute", return_value=None) as execute:
         request("/web/health", "session_id=" + "A" * 84)
-    execute.assert_called_once()
+    assert execute.call_count == 2

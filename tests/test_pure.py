@@ -17,19 +17,19 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own layer and those before it.
 LAYERS = [
     {"exceptions"},
-    {"config", "keys"},
+    {"config", "keys", "url"},
     {"connection", "codec"},
     {"sessions", "ormcache"},
     {"http_patch"},
 ]
-WITHOUT_ODOO = {"exceptions", "config", "keys", "connection", "codec", "ormcache"}
+WITHOUT_ODOO = {"exceptions", "config", "keys", "url", "connection", "codec", "ormcache"}
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "keys",
-        "config",
+        "url",
         "connection.breaker",
         "codec.value",
         "ormcache.generation",
@@ -143,7 +143,28 @@ WRONG = [
     ("url", "redis://h:0", "port"),
     ("url", "redis://h:99999", "port"),
     ("url", "redis://h:port", "port"),
-    ("url", "redis://:s3cr/t@h:6379", "port"),
+    ("url", "redis://:s3cr/t@h:6379", "percent-encode"),
+    ("url", "redis://o:1/s3cr@h:6379", "percent-encode"),
+    ("url", "redis+sentinel://o:1/s3cr@h/main", "percent-encode"),
+    ("url", "redis+sentinel://o:1?s3cr@h/main", "percent-encode"),
+    ("url", "redis://a..b", "host is none"),
+    ("url", "unix:///" + "x" * 107, "too long"),
+    ("url", "redis://one,two/0", "several hosts"),
+    ("url", "redis://[::1/0", "not a URL"),
+    ("url", "redis://h/0/1", "too many parts"),
+    ("url", "redis+sentinel://h:26379", "service is missing"),
+    ("url", "redis+sentinel://h,/main", "host is missing"),
+    ("url", "redis+sentinel://h,i:x/main", "port"),
+    ("url", "redis+sentinel://h/main?sentinel_username=s", "without a sentinel_password"),
+    ("url", "redis+sentinel://h/main?sentinel_tls=maybe", "none of false, true"),
+    ("url", "redis+cluster://h/1", "no numbered databases"),
+    ("url", "redis+cluster://h?sentinel_password=s3cr", "'sentinel_password' is unknown"),
+    ("url", "redis://h?ssl_ca_certs=x", "'ssl_ca_certs' is unknown"),
+    ("url", "rediss://h?ssl_ca_certs=", "'ssl_ca_certs' is empty"),
+    ("url", "rediss://h?ssl_ca_certs=a&ssl_ca_certs=b", "twice"),
+    ("url", "rediss://h?ssl_cert_reqs=never", "none of none, optional, required"),
+    ("url", "rediss://h?ssl_keyfile=x", "without an ssl_certfile"),
+    ("url", "unix://host/path", "three slashes"),
     ("url", "redis://:s3cr#t@h:6379", "#"),
     ("url", "redis://user@h", "password is missing"),
     ("url", "redis://:@h", "password is missing"),
@@ -257,6 +278,8 @@ def test_names_of_other_addons_are_understood(tmp_path):
         "rediss://u:s3%40cret@h",
         "redis://u:s3@cret@h",
         "redis://u:s3cret:s3cret@h",
+        "redis+sentinel://u:s3cret@h,i:1/main?sentinel_password=s3cret",
+        "redis+cluster://u:s3cret@h,i:1",
     ],
 )
 def test_the_repr_has_no_password(url):

@@ -7,7 +7,11 @@ import sys
 import pytest
 
 from stack import environment
+from stack.proxy import Proxy
 from stack.servers import Redis
+from stack.topologies import Certificates, Cluster, Sentinels, TLSRedis, add_user, as_user
+
+from .conftest import PASSWORD, USER, access_rule
 
 ADDON = environment.ADDON
 
@@ -102,10 +106,167 @@ def test_a_redis_that_is_down_does_not_stop_the_server(tmp_path):
     assert "Traceback" not in output
 
 
+def test_a_host_that_is_not_there_does_not_stop_the_server(tmp_path):
+    """Its name may be known in a moment."""
+    code, output = start(tmp_path, {"url": "redis://nowhere.invalid:6379/0"})
+    assert code == 0
+    assert "requests that need a session get HTTP 503 until it answers" in output
+
+
+# -- what is found of the server -----------------------------------------------------------------
+
+DURABLE = {"appendonly": "yes"}
+
+
+def warnings(outcome):
+    code, output = outcome
+    assert code == 0, output
+    assert "Traceback" not in output
+    return [line for line in output.splitlines() if "WARNING" in line and "edis" in line]
+
+
+def test_a_fit_server_is_not_complained_of(tmp_path):
+    """No warning where sessions are durable and nothing is evicted."""
+    with Redis(tmp_path / "redis", config={**DURABLE, "maxmemory": "100mb"}) as redis:
+        assert warnings(start(tmp_path, {"url": redis.url})) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({}, "has no persistence: when it restarts everybody is logged out"),
+        ({**DURABLE, "maxmemory-policy": "allkeys-lru"}, "has maxmemory-policy allkeys-lru"),
+        ({**DURABLE, "maxmemory-policy": "volatile-ttl"}, "has maxmemory-policy volatile-ttl"),
+        ({**DURABLE, "replicaof": "127.0.0.1 1"}, "is a replica, which takes no writes"),
+        ({**DURABLE, "maxmemory": "1"}, "get HTTP 503 until it answers"),
+        ({**DURABLE, "min-replicas-to-write": "1"}, "get HTTP 503 until it answers"),
+    ],
+)
+def test_a_dangerous_server_is_warned_of(tmp_path, config, told):
+    """Once, in words that say what happens; the server starts."""
+    with Redis(tmp_path / "redis", config=config) as redis:
+        found = warnings(start(tmp_path, {"url": redis.url}))
+        assert [told in line for line in found].count(True) == 1, found
+        only_cached = {"ormcache_url": redis.url, "session": "false"}
+        found = warnings(start(tmp_path, only_cached))
+        assert not any("persistence" in line or "maxmemory-policy" in line for line in found)
+
+
+def test_a_server_that_is_too_old_stops_the_server(tmp_path, redis):
+    """It would refuse commands one by one."""
+
+    def older(answer):
+        return answer.replace(b"redis_version:7", b"redis_version:5")
+
+    with Proxy(redis.port, rewrite=older) as proxy:
+        outcome = start(tmp_path, {"url": proxy.url})
+    assert_stopped(outcome, "is of version 5.", "expected 6.2 or newer")
+
+
+def test_another_topology_than_the_url_says_stops_the_server(tmp_path, redis):
+    """With the URL's scheme that would do."""
+    plain = f"127.0.0.1:{redis.port}"
+    assert_stopped(
+        start(tmp_path, {"url": f"redis+cluster://{plain}"}), "is no Cluster; expected redis://"
+    )
+    assert_stopped(
+        start(tmp_path, {"url": f"redis+sentinel://{plain}/main"}),
+        "expected addresses of sentinels",
+    )
+    with Cluster(tmp_path / "cluster") as cluster:
+        node = f"redis://127.0.0.1:{cluster.nodes[0].port}/0"
+        assert_stopped(start(tmp_path, {"url": node}), "expected redis+cluster://")
+
+
+def test_wrong_words_to_sentinels_stop_the_server(tmp_path):
+    """Whatever they ask for: a password of their own, or the right name."""
+    with Sentinels(tmp_path / "sentinels", replicas=0, sentinel_password="theirs") as sentinels:
+        without = sentinels.url.partition("?")[0]
+        told = "refuses the user or password", "sentinel_username and sentinel_password"
+        assert_stopped(start(tmp_path, {"url": without}), *told)
+        assert_stopped(start(tmp_path, {"url": f"{without}?sentinel_password=other"}), *told)
+        other = sentinels.url.replace("/main/", "/other/")
+        assert_stopped(start(tmp_path, {"url": other}), "knows a service 'other'")
+        sentinel = f"redis://:theirs@127.0.0.1:{sentinels.sentinels[0].port}/0"
+        assert_stopped(start(tmp_path, {"url": sentinel}), "is a sentinel")
+        sentinels.sentinels[0].kill()
+        assert warnings(start(tmp_path, {"url": sentinels.url}))
+
+
+def test_a_user_who_may_not_do_it_all_stops_the_server(tmp_path, redis):
+    """Found at start, not at the first request that needs it."""
+    add_user(redis, USER, PASSWORD, access_rule().replace(" +hdel", ""))
+    outcome = start(tmp_path, {"url": as_user(redis.url, USER, PASSWORD)})
+    assert_stopped(outcome, "expected a user with the rule")
+    assert PASSWORD not in outcome[1]
+
+
+def test_a_user_with_the_documented_rule_is_enough(tmp_path, redis):
+    """Nothing is asked that it may not, and refused: the server's own list has no entry."""
+    add_user(redis, USER, PASSWORD, access_rule())
+    redis.cli("ACL", "LOG", "RESET")
+    url = as_user(redis.url, USER, PASSWORD)
+    assert warnings(start(tmp_path, {"url": url})) == []
+    refused = redis.cli("ACL", "LOG").split()
+    assert {word for word in refused if word in {"info", "config|get"}} == {"info", "config|get"}
+    assert refused.count("reason") == 2
+
+
+# -- TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def test_what_tls_will_never_accept_stops_the_server(tmp_path, certificates):
+    """A wrong authority, a missing certificate, a file that is not there."""
+    refused = "refuses TLS"
+    with TLSRedis(tmp_path / "redis", certificates, config=DURABLE) as server:
+        good = certificates.options()
+        assert warnings(start(tmp_path, {"url": server.url})) == []
+        for options, told in (
+            ({**good, "ssl_ca_certs": f"{certificates.other_ca}.crt"}, refused),
+            ({}, refused),
+            (certificates.options(client=False), refused),
+            ({**good, "ssl_ca_certs": "/nowhere.crt"}, "ssl_ca_certs cannot be used"),
+            ({**good, "ssl_keyfile": "/nowhere.key"}, "ssl_certfile and ssl_keyfile cannot be"),
+            ({**good, "ssl_keyfile": good["ssl_ca_certs"]}, "ssl_certfile and ssl_keyfile cannot"),
+        ):
+            outcome = start(tmp_path, {"url": server.url_with(**options)})
+            assert_stopped(outcome, told)
+
+
+def test_tls_and_plain_are_told_apart_from_silence(tmp_path, redis, certificates):
+    """A server that speaks the other one will never serve us; one that is away may."""
+    plain = redis.url.replace("redis://", "rediss://")
+    assert_stopped(start(tmp_path, {"url": plain}), "speaks no TLS; expected redis for rediss")
+    with TLSRedis(tmp_path / "redis", certificates) as server:
+        url = server.url_with().replace("rediss://", "redis://")
+        assert_stopped(start(tmp_path, {"url": url}), "speaks TLS; expected rediss for redis")
+    away = start(tmp_path, {"url": "rediss://255.255.255.255:6379/0"})  # no network leads there
+    assert "requests that need a session get HTTP 503 until it answers" in away[1]
+    assert away[0] == 0
+
+
+def test_a_certificate_that_ran_out_does_not_stop_the_server(tmp_path, certificates):
+    """A new one on the server's side is all it takes."""
+    with TLSRedis(tmp_path / "redis", certificates, pair=certificates.expired) as server:
+        found = warnings(start(tmp_path, {"url": server.url}))
+    assert "certificate has expired" in found[0]
+
+
 def test_a_missing_library_stops_the_server(tmp_path, redis):
     """Without redis-py no node runs on file sessions unnoticed."""
     (tmp_path / "redis.py").write_text("raise ImportError('no module redis here')")
     assert_stopped(start(tmp_path, {"url": redis.url}, path=[tmp_path]), "no module redis here")
+
+
+def test_a_missing_parser_stops_the_server(tmp_path, redis):
+    """Without hiredis redis-py would wait longer than it may."""
+    (tmp_path / "hiredis.py").write_text("__version__ = '3.1.9'")
+    assert_stopped(start(tmp_path, {"url": redis.url}, path=[tmp_path]), "hiredis of version 3.2")
 
 
 SHAPES = {

@@ -4,7 +4,6 @@ import json
 import logging
 import random
 import threading
-import time
 
 import pytest
 from freezegun import freeze_time
@@ -268,10 +267,18 @@ def test_an_old_memory_of_a_short_timeout_ends_nothing(redis_store, new_session)
         clock.tick(10)
         redis_store.learn("prod", WEEK)  # as another node knows by now
         session = saved(redis_store, new_session)
-        redis_store._lifetimes["prod"] = redis_store._lifetimes["prod"]._replace(
-            seconds=60, since=time.time() - 10
-        )
+        redis_store.learn("prod", 60)  # as a request tells that began before it was raised
         clock.tick(600)
+        assert not redis_store.get(session.sid).is_new
+
+
+def test_a_clock_that_is_set_back_ends_nothing(redis_store, new_session):
+    """What was learnt in a future that is none is as old as now."""
+    with freeze_time() as clock:
+        clock.tick(3600)
+        redis_store.learn("prod", 600)
+        clock.tick(-3600)
+        session = saved(redis_store, new_session)
         assert not redis_store.get(session.sid).is_new
 
 
@@ -395,8 +402,12 @@ def test_hostile_sids_never_reach_redis(hostile):
 
     class Watched:
         def execute(self, *command):
+            assert command[0] == "HGET"
+            self.evaluate(None, *command[1:])
+
+        def evaluate(self, _script, key, _field):
             assert is_valid_sid(hostile)
-            assert command[1] == f"odoo:session:{hostile[:STORED_SESSION_BYTES]}"
+            assert key == f"odoo:session:{hostile[:STORED_SESSION_BYTES]}"
 
     store = RedisSessionStore(Watched(), prefix="odoo")
     session = store.get(hostile)

@@ -44,6 +44,21 @@ ODOO_FROM_GIT = """Run
 and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
+# Not in every suite, and built for a newer C library than that of many machines: it brings its own.
+VALKEY = "valkey-server"
+VALKEY_PACKAGES = (
+    *(
+        VALKEY,
+        "valkey-tools",
+        "libc6",
+        "libssl3t64",
+        "libzstd1",
+        "zlib1g",
+        "libsystemd0",
+        "libcap2",
+    ),
+    *("libjemalloc2", "libstdc++6", "libgcc-s1", "liblzf1", "libatomic1"),
+)
 # What Odoo's tests look for, in this order.
 BROWSERS = ("google-chrome", "chromium", "chromium-browser", "google-chrome-stable")
 # Odoo adds --headless, --no-sandbox, --disable-gpu and others.
@@ -140,10 +155,13 @@ def postgres_bin() -> Path:
 
 
 def binary(name: str) -> Path:
-    """The program `redis-server`, `redis-cli` or `nginx`: the machine's own, else a private one."""
+    """A program of `SERVERS`, or Valkey: the machine's own, else a private one."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     if not _private() and (found := shutil.which(name, path=path)):
         return Path(found)
+    if name == VALKEY:
+        inputs = " ".join([ODOO_SUITE, *VALKEY_PACKAGES])
+        return _part(VALKEY, inputs, public() / "root", _make_valkey) / "usr/bin" / VALKEY
     root = _servers(SERVERS[name])
     for folder in ("usr/bin", "usr/sbin"):
         if (root / folder / name).exists():
@@ -181,6 +199,17 @@ def library_path(program: Path) -> dict[str, str]:
     tops = ("lib/*", "usr/lib/*", "usr/lib/*/*")  # the last for PulseAudio's own
     folders = {lib.parent for top in tops for lib in root.glob(f"{top}/lib*.so*")}
     return {"LD_LIBRARY_PATH": ":".join(map(str, sorted(folders)))} if folders else {}
+
+
+def runnable(program: Path) -> list[str]:
+    """The command that runs a program: by the loader it was unpacked with, if there is one."""
+    base = public() / "root"
+    if base in program.parents:
+        root = base / program.relative_to(base).parts[0]
+        for loader in root.glob("usr/lib/*/ld-linux-*.so.*"):
+            path = library_path(program)["LD_LIBRARY_PATH"]
+            return [str(loader), "--library-path", path, str(program)]
+    return [str(program)]
 
 
 # --- making the parts
@@ -239,6 +268,14 @@ def _servers(package: str) -> Path:
         apt.unpack(source.download_with_dependencies(*names), folder / "result")
 
     return _part(package, f"{package} {_release()}", public() / "root", make)
+
+
+def _make_valkey(folder: Path) -> None:
+    if not apt.available():
+        raise SetupError(f"Install {VALKEY}: there is no apt to fetch a private one.")
+    source = apt.Apt(folder / "apt", _run, ODOO_SUITE)
+    source.update()
+    apt.unpack(source.download(*VALKEY_PACKAGES), folder / "result")
 
 
 def _versions(root: Path) -> list[Path]:
@@ -367,7 +404,7 @@ def setup() -> dict[str, str]:
         "run odoo": odoo_command()[-1],
         "addons path": addons_path(),
         "postgresql": str(postgres_bin()),
-        **{name: str(binary(name)) for name in SERVERS},
+        **{name: str(binary(name)) for name in (*SERVERS, VALKEY)},
         "browser": str(browser()),
     }
 

@@ -19,7 +19,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +51,9 @@ __all__ = [
 class Redis(Server):
     """redis-server, without persistence unless `config` says otherwise."""
 
+    program = "redis-server"
+    patience = 30.0  # seconds that `cli` waits for an answer
+
     def __init__(
         self,
         folder: Path | str,
@@ -63,16 +65,19 @@ class Redis(Server):
         super().__init__("redis", folder)
         self.port, self.password = port or free_port(), password
         self.config = {"save": '""', "appendonly": "no", **(config or {})}
+        self.host = LOOPBACK
+        self.cli_options: list[str] = []
+        self.command_prefix: list[str] = []
 
     @property
     def url(self) -> str:
-        """redis://[:password@]127.0.0.1:port/0"""
+        """redis://[:password@]host:port/0"""
         secret = f":{quote(self.password, safe='')}@" if self.password else ""
-        return f"redis://{secret}{LOOPBACK}:{self.port}/0"
+        return f"redis://{secret}{self.host}:{self.port}/0"
 
     def command(self) -> list[str]:
         settings = {
-            "bind": LOOPBACK,
+            "bind": self.host,
             "port": str(self.port),
             "dir": f'"{self.folder}"',
             **self.config,
@@ -81,18 +86,18 @@ class Redis(Server):
             settings["requirepass"] = f'"{self.password}"'
         conf = self.folder / "redis.conf"
         conf.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        return [str(environment.binary("redis-server")), str(conf)]
+        return [*self.command_prefix, *environment.runnable(self.program_path()), str(conf)]
+
+    def program_path(self) -> Path:
+        """The server's program."""
+        return environment.binary(self.program)
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **environment.library_path(environment.binary("redis-server"))}
+        return {**os.environ, **environment.library_path(self.program_path())}
 
     def ready(self) -> bool:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection((LOOPBACK, self.port), timeout=1) as client,
-        ):
-            client.sendall(b"PING\r\n")
-            return client.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return self.cli("PING").startswith(("PONG", "NOAUTH"))
         return False
 
     def cli(self, *words: str) -> str:
@@ -103,9 +108,9 @@ class Redis(Server):
             **environment.library_path(program),
             "REDISCLI_AUTH": self.password or "",
         }
-        argv = [str(program), "-h", LOOPBACK, "-p", str(self.port), *words]
+        argv = [str(program), "-h", self.host, "-p", str(self.port), *self.cli_options, *words]
         return subprocess.run(
-            argv, env=env, capture_output=True, text=True, check=True
+            argv, env=env, capture_output=True, text=True, check=True, timeout=self.patience
         ).stdout.strip()
 
 

@@ -1,0 +1,634 @@
+"""Clients of redis-py for each topology, and the time that a call may take.
+
+Both clients offer the same few steps. Whatever redis-py does in one of them (wait for a connection
+of the pool, ask the sentinels, learn the Cluster's map again, retry), its connections end with
+the call that they serve: :func:`begin` says when that is.
+"""
+
+import contextlib
+import copy
+import functools
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.cluster import PRIMARY, ClusterNode, RedisCluster
+from redis.crc import key_slot
+from redis.exceptions import (
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
+)
+from redis.retry import Retry
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.utils import HIREDIS_AVAILABLE, str_if_bytes
+
+from ..url import CLUSTER, SENTINEL, RedisURL
+
+if not HIREDIS_AVAILABLE:  # redis-py's own parser has nowhere to say how long a read may take
+    raise ImportError("redis-py finds no hiredis of version 3.2 or newer")
+
+_logger = logging.getLogger(__name__)
+
+ADDON = "redis_session_ormcache"
+DRIVER_ERRORS = (RedisError, RedisClusterException)  # the latter is none of the former
+MAX_CONNECTIONS = 72  # per process and server: more than there are calls at once, and probes
+NODE_RETRIES = 1  # of a call to a Cluster, in its time
+WATCH_INTERVAL = 0.5  # seconds between two questions to the sentinels who the primary is
+RETRIES = 3  # of a call whose connection was lost, in its time
+_LONGEST_PAUSE = 0.1  # seconds between two of them
+_SHORTEST_WAIT = 0.001  # seconds; a socket with 0 would not block
+
+# As the last argument of a command: the server's time, in milliseconds, after which nobody waits
+# for it. It may come late, from a buffer somewhere between; a script answers with LATE then.
+DEADLINE = object()
+LATE = "LATE"
+
+T = TypeVar("T")
+
+_deadlines = threading.local()
+
+
+def begin(seconds: float) -> None:
+    """Let this thread's next call, whatever it does with connections, end after ``seconds``."""
+    _deadlines.end = time.monotonic() + seconds
+    _deadlines.looked = False
+
+
+def _left() -> float | None:
+    """Seconds until this thread's call ends; None: nobody waits for it."""
+    end = getattr(_deadlines, "end", None)
+    return None if end is None else max(end - time.monotonic(), _SHORTEST_WAIT)
+
+
+def _is_over() -> bool:
+    """Whether this thread's call should have ended."""
+    return (_left() or 1.0) <= _SHORTEST_WAIT
+
+
+class _TimedParser:
+    """A parser of redis-py, each of whose reads ends with the call: an answer may come in drops.
+
+    When the time is over it has one more look: this thread may have been kept from an answer that
+    was there in time.
+    """
+
+    share = 1.0
+    _sock: Any
+
+    def on_connect(self, connection: Any) -> Any:
+        self.share = connection.share
+        return super().on_connect(connection)  # type: ignore[misc]
+
+    def read_from_socket(self, timeout: Any = ..., *arguments: Any, **options: Any) -> Any:
+        if isinstance(timeout, (int, float)):  # a look without waiting
+            options["timeout"] = timeout
+        elif (left := _left()) is not None and self._sock:
+            self._sock.settimeout(left * self.share)
+            if left > _SHORTEST_WAIT:
+                with contextlib.suppress(redis.TimeoutError):
+                    return super().read_from_socket(*arguments, **options)  # type: ignore[misc]
+                if self._sock:
+                    self._sock.settimeout(_SHORTEST_WAIT)
+            if _deadlines.looked:
+                raise redis.TimeoutError("Timeout reading from socket")
+            _deadlines.looked = True
+        return super().read_from_socket(*arguments, **options)  # type: ignore[misc]
+
+
+@functools.cache
+def _timed(parser_class: type) -> type:
+    return type(f"Timed{parser_class.__name__}", (_TimedParser, parser_class), {})
+
+
+class _Timed:
+    """A connection of redis-py whose every step ends with the call it serves.
+
+    Its name in ``CLIENT LIST`` is made in the process that opens it.
+    """
+
+    share = 1.0  # of the time that is left, for each step
+    read_only: type[RedisError] = ReadOnlyError  # what it raises when a replica refuses a change
+    _sock: Any
+    _clock: tuple[Any, float] = None, 0.0  # the socket it was learnt on, and `_ahead`
+    disconnect: Callable[..., None]
+    driver_info: Any
+
+    def __init__(self, *, client_name: str, **options: Any) -> None:
+        name = f"{ADDON}:{client_name}:{socket.gethostname()}:{os.getpid()}"
+        super().__init__(client_name=name, **options)  # type: ignore[call-arg]
+        # No CLIENT SETINFO: two more questions, and one more thing to permit.
+        self.driver_info = self.lib_name = self.lib_version = None
+
+    @property
+    def socket_timeout(self) -> float | None:
+        left = _left()
+        return None if left is None else left * self.share
+
+    @socket_timeout.setter
+    def socket_timeout(self, seconds: float | None) -> None:
+        """Not redis-py's to say."""
+
+    @property
+    def socket_connect_timeout(self) -> float | None:
+        """Half of what is left: another address may answer."""
+        left = _left()
+        return None if left is None else left / 2
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, seconds: float | None) -> None:
+        """Not redis-py's to say."""
+
+    def set_parser(self, parser_class: type) -> Any:
+        return super().set_parser(_timed(parser_class))  # type: ignore[misc]
+
+    def send_command(self, *command: Any, **options: Any) -> Any:
+        if command[-1] is DEADLINE:
+            end = time.monotonic() + (self.socket_timeout or 0) + self._ahead()
+            command = (*command[:-1], int(end * 1000))
+        elif command[0] == "ASKING":  # is about the next command
+            self._ahead()
+        return super().send_command(*command, **options)  # type: ignore[misc]
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]
+        except ReadOnlyError:
+            raise
+        except ResponseError as error:
+            if "-READONLY" in str(error):  # as Redis 6.2 says it of a script
+                self.disconnect()
+                raise self.read_only(str(error)) from None
+            if str(error).startswith(LATE):  # though somebody waits: its clock was set
+                self.disconnect()
+                raise redis.ConnectionError("the server's clock was set") from None
+            raise
+
+    def _ahead(self) -> float:
+        """Seconds that the server's clock is ahead of this process's monotonic one; at most."""
+        sock, ahead = self._clock
+        if sock is None or sock is not self._sock:
+            self.send_command("TIME")
+            seconds, microseconds = self.read_response()
+            ahead = int(seconds) + int(microseconds) / 1e6 - time.monotonic()
+            self._clock = self._sock, ahead
+        return ahead
+
+    def send_packed_command(self, *arguments: Any, **options: Any) -> Any:
+        if self._sock and (left := _left()) is not None:
+            self._sock.settimeout(left * self.share)
+        return super().send_packed_command(*arguments, **options)  # type: ignore[misc]
+
+
+class _Connection(_Timed, redis.Connection):
+    pass
+
+
+class _SSLConnection(_Timed, redis.SSLConnection):
+    pass
+
+
+class _SocketConnection(_Timed, redis.UnixDomainSocketConnection):
+    pass
+
+
+class _PrimaryConnection(_Timed, SentinelManagedConnection):
+    read_only = redis.ConnectionError  # the sentinels know the next primary
+
+
+class _SSLPrimaryConnection(_Timed, SentinelManagedSSLConnection):
+    read_only = redis.ConnectionError
+
+
+class _SentinelConnection(_Connection):
+    share = 0.5  # the next one may answer
+
+
+class _SSLSentinelConnection(_SSLConnection):
+    share = 0.5
+
+
+class _NodeConnection(_Connection):
+    share = 0.5  # the other nodes may know who has its slots now
+
+
+class _SSLNodeConnection(_SSLConnection):
+    share = 0.5
+
+
+class _Pool(redis.BlockingConnectionPool):
+    """Which can close what nobody uses."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close connections: all, or only those that nobody uses, which nobody gets meanwhile."""
+        if inuse_connections:
+            super().disconnect()
+            return
+        idle = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self.pool.get_nowait())
+        for connection in idle:
+            if connection:
+                connection.disconnect()
+            self.pool.put_nowait(connection)
+
+
+class _Sentinels(Sentinel):
+    """redis-py's, with what it lacks: threads may share it, and it follows a failover at once."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Where the primary is; during a failover that was asked for, the one to come.
+
+        :raises redis.ConnectionError: no sentinel knows a primary that is there
+        """
+        asked = copy.copy(self)
+        asked.sentinels = list(self.sentinels)  # whoever answers is put first
+        try:
+            address = Sentinel.discover_master(asked, service_name)
+        except MasterNotFoundError:  # which shows all that it knows of sentinels, with passwords
+            raise redis.ConnectionError(
+                f"no sentinel knows a primary of {service_name!r} that is there"
+            ) from None
+        self.sentinels = asked.sentinels
+        # Whose own method for this asks wrongly in version 6.4.
+        question = "SENTINEL GET-MASTER-ADDR-BY-NAME"
+        told: Any = asked.sentinels[0].execute_command(question, service_name)
+        return (str_if_bytes(told[0]), int(told[1])) if told else address
+
+
+class _SentinelPool(SentinelConnectionPool, _Pool):
+    """The same for connections to the primary, of which the sentinels are asked all the time.
+
+    A primary that was given up, and is there again, does not know for some seconds: what it says
+    of a session may be long past. Connections to it are closed before, though nobody uses them.
+    """
+
+    _watcher: threading.Thread | None = None
+    _stop = threading.Event()
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        watcher = self._watcher
+        if watcher is None or not watcher.is_alive():  # a fork has none
+            self._stop = stop = threading.Event()
+            self._watcher = threading.Thread(
+                target=self._watch, args=(stop,), name="redis-primary", daemon=True
+            )
+            with contextlib.suppress(RuntimeError):  # out of threads or memory
+                self._watcher.start()
+        return super().get_connection(*arguments, **options)
+
+    def disconnect(self, inuse_connections: bool = True) -> Any:
+        watcher = self._watcher
+        if inuse_connections and watcher and watcher.is_alive():
+            self._stop.set()
+            watcher.join()  # nothing of it is left for a fork
+        return super().disconnect(inuse_connections)
+
+    def release(self, connection: Any) -> Any:
+        if not self.owns_connection(connection):  # redis-py drops it, but would list it for good
+            with contextlib.suppress(ValueError):
+                self._connections.remove(connection)
+        return super().release(connection)
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(WATCH_INTERVAL) and self._stop is stop:
+            begin(WATCH_INTERVAL)
+            try:
+                self.get_master_address()
+            except DRIVER_ERRORS as error:
+                _logger.debug("Who is the primary is not known: %s", error)
+
+
+class PooledClient:
+    """A single server, or what Sentinel watches: one pool of connections."""
+
+    def __init__(self, url: RedisURL, *, half: str, timeout: float) -> None:
+        self._sentinels: list[Any] = []
+        options = {
+            **_common_options(url, half),
+            "db": url.database,
+            "retry": Retry(NoBackoff(), 0),  # is this client's
+            "max_connections": MAX_CONNECTIONS,
+            "timeout": timeout,
+        }
+        if url.path:
+            self._pool: Any = _Pool(connection_class=_SocketConnection, path=url.path, **options)
+        elif url.topology == SENTINEL:
+            self._sentinels = [_sentinel_client(url, half, *host) for host in url.hosts]
+            sentinel = _Sentinels([])
+            sentinel.sentinels = self._sentinels
+            self._pool = _SentinelPool(
+                url.service,
+                sentinel,
+                connection_class=_SSLPrimaryConnection if url.tls else _PrimaryConnection,
+                **options,
+                **_tcp_options(url, url.tls),
+            )
+        else:
+            host, port = url.hosts[0]
+            kind = _SSLConnection if url.tls else _Connection
+            tcp = _tcp_options(url, url.tls)
+            self._pool = _Pool(connection_class=kind, host=host, port=port, **options, **tcp)
+        self._retry = Retry(
+            ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=_LONGEST_PAUSE / 8),
+            RETRIES,
+            supported_errors=(redis.ConnectionError,),
+        )
+
+    def ask(self, *command: Any) -> Any:
+        """One command; a lost connection is tried again, a silent one is not.
+
+        redis-py's ``execute_command`` does the same, and measures: a tenth of the time of a round
+        trip.
+        """
+        return self._call(lambda: self._attempt(command))
+
+    def ask_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Independent commands in one round trip."""
+
+        def attempt() -> list[Any]:
+            with redis.Redis(connection_pool=self._pool).pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return pipeline.execute()
+
+        return self._call(attempt)
+
+    def place(self, key: Any) -> str:
+        """Which of its servers has a key: there is one."""
+        return ""
+
+    def servers(self) -> list[Any]:
+        """A client of redis-py for each server that holds keys."""
+        return [redis.Redis(connection_pool=self._pool)]
+
+    def seeds(self) -> list[Any]:
+        """The same."""
+        return self.servers()
+
+    def sentinels(self) -> list[Any]:
+        """A client of redis-py for each sentinel."""
+        return list(self._sentinels)
+
+    def disconnect(self) -> None:
+        self._pool.disconnect()
+        for sentinel in self._sentinels:
+            sentinel.connection_pool.disconnect()
+
+    def _call(self, attempt: Callable[[], T]) -> T:
+        try:
+            return self._retry.call_with_retry(attempt, self._lost)
+        except redis.TimeoutError:  # where one leads nowhere the idle ones may as well
+            self._pool.disconnect(inuse_connections=False)
+            raise
+
+    def _lost(self, error: Exception) -> None:
+        """Between two attempts: none, if the next would come too late.
+
+        Who closed one connection has closed the others; what is idle would stay half open.
+        """
+        self._pool.disconnect(inuse_connections=False)
+        if (_left() or 0) < 2 * _LONGEST_PAUSE:
+            raise error
+
+    def _attempt(self, command: tuple[Any, ...]) -> Any:
+        connection = self._pool.get_connection()
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        except ReadOnlyError:  # its name may lead to the new primary by now
+            connection.disconnect()
+            raise
+        except ResponseError:
+            raise
+        except BaseException:  # whatever interrupted it: the answer to come is nobody else's
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
+
+
+class ClusterClient:
+    """A Cluster; redis-py keeps its map, and follows it when slots or primaries move."""
+
+    def __init__(self, url: RedisURL, *, half: str, timeout: float) -> None:
+        self._timeout = timeout
+        self._options = {**_common_options(url, half), **_tcp_options(url, url.tls)}
+        self._kind = _SSLNodeConnection if url.tls else _NodeConnection
+        self._named = self._hosts = url.hosts
+        self._lock = threading.Lock()
+        self._made: _Cluster | None = None
+
+    def ask(self, *command: Any) -> Any:
+        """One command, tried again if its node was lost."""
+        return _flat(self._with_map(lambda cluster: cluster.execute_command(*command)))
+
+    def ask_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Independent commands, in one round trip a node."""
+
+        def ask(cluster: _Cluster) -> list[Any]:
+            with cluster.pipeline() as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers: list[Any] = pipeline.execute()
+                return answers
+
+        return [_flat(answer) for answer in self._with_map(ask)]
+
+    def place(self, key: Any) -> str:
+        """The name of the node that has a key; "" where none is known."""
+        made = self._made
+        nodes = made.nodes_manager.slots_cache.get(key_slot(_bytes(key))) if made else None
+        return nodes[0].name if nodes else ""
+
+    def servers(self) -> list[Any]:
+        """A client of redis-py for each primary."""
+
+        def clients(cluster: _Cluster) -> list[Any]:
+            return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
+
+        return self._with_map(clients)
+
+    def seeds(self) -> list[Any]:
+        """A client of redis-py for each of the nodes that the URL names."""
+        options = {**self._options, "connection_class": self._kind}
+        pools = [
+            redis.ConnectionPool(host=host, port=port, **options) for host, port in self._hosts
+        ]
+        return [redis.Redis(connection_pool=pool) for pool in pools]
+
+    def sentinels(self) -> list[Any]:
+        """There are none."""
+        return []
+
+    def disconnect(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            made.disconnect_connection_pools()
+
+    def _cluster(self) -> "_Cluster":
+        made = self._made
+        if made is None:
+            if not self._lock.acquire(timeout=_left() or self._timeout):
+                raise redis.ConnectionError("the Cluster's map is being made")
+            try:
+                made = self._made = self._made or _Cluster(self._hosts, self._options, self._kind)
+            finally:
+                self._lock.release()
+        return made
+
+    def _with_map(self, use: Callable[["_Cluster"], T], attempts: int = 2) -> T:
+        cluster = None
+        try:
+            cluster = self._cluster()
+            return use(cluster)
+        except DRIVER_ERRORS as error:
+            if "cannot be connected" in str(error):  # all the nodes it knew are gone
+                self._drop_map(cluster)
+            raise
+        except (AttributeError, LookupError, RuntimeError, ValueError) as error:
+            # redis-py's map or connections, while another thread makes them anew.
+            if attempts > 1 and not _is_over():
+                return self._with_map(use, attempts - 1)
+            self._drop_map(cluster)
+            raise redis.ConnectionError(f"the Cluster's map has changed: {error}") from error
+
+    def _drop_map(self, cluster: "_Cluster | None") -> None:
+        """Begin again with the nodes of the URL, which may be gone, and those that were known."""
+        if cluster is not None and cluster is self._made:
+            self._made = None
+            known = [(node.host, node.port) for node in cluster.get_nodes()]
+            self._hosts = tuple(dict.fromkeys([*self._named, *known]))
+            cluster.disconnect_connection_pools()
+
+
+class _Cluster(RedisCluster):
+    """redis-py's, but it asks no server what a command's keys are (COMMAND)."""
+
+    ERRORS_ALLOW_RETRY = (  # type: ignore[assignment]
+        redis.ConnectionError,
+        redis.TimeoutError,
+        SlotNotCoveredError,  # not ClusterDownError: after each one it sleeps
+    )
+
+    def __init__(
+        self, hosts: Sequence[tuple[str, int]], options: dict[str, Any], kind: type
+    ) -> None:
+        self._strangers: dict[str, ClusterNode] = {}
+        super().__init__(
+            # With a URL its nodes' connections are of the given class.
+            url=f"redis://{_bracketed(hosts[0][0])}:{hosts[0][1]}",
+            startup_nodes=[ClusterNode(host, port) for host, port in hosts[1:]],
+            retry=Retry(NoBackoff(), NODE_RETRIES),
+            require_full_coverage=False,  # the slots of one lost node are not the others'
+            connection_class=kind,
+            max_connections=MAX_CONNECTIONS,
+            **options,
+        )
+
+        self.commands_parser: Any = _Keys()
+
+    def command(self, **_options: Any) -> dict[str, Any]:
+        """What the parser that is replaced wants to know."""
+        return {}
+
+    def get_node(self, host: Any = None, port: Any = None, node_name: Any = None) -> Any:
+        """A node; also one that has no slot yet, to which a key has moved before its slot."""
+        node = super().get_node(host, port, node_name)
+        if node is None and node_name:
+            address, _colon, number = node_name.rpartition(":")
+            stranger = ClusterNode(address, int(number), PRIMARY)
+            node = self._strangers.setdefault(node_name, stranger)
+        return node
+
+
+class _Keys:
+    """Says which arguments of a command are keys."""
+
+    def get_keys(self, _client: Any, *command: Any) -> list[Any]:
+        return [key_of(command)]
+
+
+Client: TypeAlias = PooledClient | ClusterClient
+
+
+def make_client(url: RedisURL, *, half: str, timeout: float) -> Client:
+    """The client for a URL. Nothing is asked yet.
+
+    :param half: "sessions" or "ormcache", for ``CLIENT LIST``
+    :param timeout: seconds that a call will have, half of which it may wait for a connection
+    """
+    kind = ClusterClient if url.topology == CLUSTER else PooledClient
+    return kind(url, half=half, timeout=timeout)
+
+
+def key_of(command: Sequence[Any]) -> Any:
+    """The key of a command: each of ours has one."""
+    return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+
+
+def _common_options(url: RedisURL, half: str) -> dict[str, Any]:
+    return {
+        "client_name": half,
+        "username": url.username,
+        "password": url.password,
+        "protocol": 2,  # takes fewer questions to open a connection
+    }
+
+
+def _tcp_options(url: RedisURL, encrypted: bool) -> dict[str, Any]:
+    """An idle connection is kept alive, where it leads through a firewall or a balancer."""
+    keepalive = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds
+    return {
+        "socket_keepalive": True,
+        "socket_keepalive_options": {
+            getattr(socket, name): value
+            for name, value in keepalive.items()
+            if hasattr(socket, name)
+        },
+        **{name: text for name, text in url.options.items() if name[:4] == "ssl_" and encrypted},
+    }
+
+
+def _sentinel_client(url: RedisURL, half: str, host: str, port: int) -> Any:
+    encrypted = url.options.get("sentinel_tls", "true" if url.tls else "false") == "true"
+    options = {
+        **_common_options(url, half),
+        "username": url.options.get("sentinel_username"),
+        "password": url.options.get("sentinel_password"),
+        "retry": Retry(NoBackoff(), 0),
+        "connection_class": _SSLSentinelConnection if encrypted else _SentinelConnection,
+    }
+    tcp = _tcp_options(url, encrypted)
+    return redis.Redis(connection_pool=redis.ConnectionPool(host=host, port=port, **options, **tcp))
+
+
+def _flat(answer: Any) -> Any:
+    """HGETALL's answer as Redis gives it."""
+    return (
+        [part for item in answer.items() for part in item] if isinstance(answer, dict) else answer
+    )
+
+
+def _bytes(key: Any) -> bytes:
+    return key.encode() if isinstance(key, str) else bytes(key)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,86 @@
+"""A TCP proxy before a server, that breaks connections as networks do."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .process import LOOPBACK
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: an end without a goodbye
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Passes bytes between clients and a server on loopback.
+
+    `mode` is "pass", "reset" (RST on data), "reset once", "cut" (close in the middle of an answer),
+    "hole" (never answer), or "refuse" (RST for every connection, counted in `refused`).
+
+    :param delay: seconds that each answer is late
+    :param rate: bytes a second of each answer, in drops; 0: all there is
+    :param rewrite: changes the server's answers
+    """
+
+    allow_reuse_address = daemon_threads = True
+    request_queue_size = 1000
+
+    def __init__(self, port: int, *, rewrite: Callable[[bytes], bytes] = bytes) -> None:
+        self.target, self.mode, self.delay, self.rewrite = port, "pass", 0.0, rewrite
+        self.refused = self.rate = 0
+        super().__init__((LOOPBACK, 0), socketserver.BaseRequestHandler)
+        self.port = int(self.server_address[1])
+        self.url = f"redis://{LOOPBACK}:{self.port}/0"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((LOOPBACK, self.target)) as server,
+        ):
+            if self.mode == "refuse":
+                self.refused += 1
+                self._reset(request)
+                return
+            for end in (request, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._pump, args=(request, server), daemon=True).start()
+            self._pump(server, request, answering=True)
+
+    def _pump(self, source: Any, sink: Any, answering: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.mode == "hole":
+                    continue
+                if self.mode in {"reset", "reset once", "refuse"}:
+                    self.mode = "pass" if self.mode == "reset once" else self.mode
+                    self._reset(source, sink)
+                    return
+                if answering:
+                    time.sleep(self.delay)
+                    data = self.rewrite(data)
+                    if self.mode == "cut":
+                        sink.sendall(data[: len(data) // 2])
+                        break
+                while answering and self.rate and data:
+                    drop, data = data[: self.rate // 20], data[self.rate // 20 :]
+                    sink.sendall(drop)
+                    time.sleep(0.05)
+                sink.sendall(data)
+            for end in (source, sink):
+                end.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _reset(*ends: Any) -> None:
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            end.close()
+
+    def server_close(self) -> None:
+        self.shutdown()
+        super().server_close()

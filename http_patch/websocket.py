@@ -1,0 +1,76 @@
+"""``odoo.addons.bus.websocket``: a store that does not answer, asked by a websocket's own code.
+
+* ``acquire_cursor`` takes a ``PoolError`` in its block for one of its own, and tries again what
+  cannot be: the block ends with a ``RuntimeError``. Ours leaves it as it is.
+* ``Websocket._terminate`` has closed the socket when it tells the models: that they ask the store
+  in vain then concerns nobody.
+
+The module is there when a database with ``bus`` was loaded, so it is patched after that.
+"""
+
+import contextlib
+import functools
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from odoo.modules.registry import Registry
+
+from ..sessions import SessionStoreUnavailable
+from . import registry as registry_patch
+
+_logger = logging.getLogger(__name__)
+
+_MODULE = "odoo.addons.bus.websocket"
+
+
+def check() -> None:
+    """Refuse an Odoo whose databases are loaded in another way."""
+    registry_patch.check_new()
+
+
+def apply() -> None:
+    """Patch the module once it is there."""
+    Registry.new = classmethod(_then_patching(vars(Registry)["new"].__func__))
+
+
+def _then_patching(original: Any) -> Any:
+    @functools.wraps(original)
+    def new(cls: Any, *arguments: Any, **options: Any) -> Any:
+        registry = original(cls, *arguments, **options)
+        bus: Any = sys.modules.get(_MODULE)
+        if bus and not hasattr(bus.acquire_cursor, "_redis_original"):
+            bus.acquire_cursor = _letting_through(bus.acquire_cursor)
+            bus.Websocket._terminate = _whatever_comes_of_it(bus.Websocket._terminate)
+        return registry
+
+    return new
+
+
+def _letting_through(original: Any) -> Any:
+    @contextlib.contextmanager
+    def acquire_cursor(db: str) -> Iterator[Any]:
+        unavailable = None
+        with original(db) as cursor:
+            try:
+                yield cursor
+            except SessionStoreUnavailable as error:
+                cursor.rollback()
+                unavailable = error
+        if unavailable is not None:
+            raise unavailable
+
+    acquire_cursor._redis_original = original  # type: ignore[attr-defined]
+    return acquire_cursor
+
+
+def _whatever_comes_of_it(original: Any) -> Any:
+    @functools.wraps(original)
+    def _terminate(self: Any) -> None:
+        try:
+            original(self)
+        except SessionStoreUnavailable as error:
+            _logger.debug("A websocket was closed: %s", error)
+
+    return _terminate
