@@ -132,7 +132,8 @@ class Visitor(threading.Thread):
     ) -> requests.Response | None:
         """The answer, as soon as it is none to come back later; None: it is time to leave."""
         while True:
-            answer = http.post(f"{node.url}{path}", json={"params": params}, timeout=60)
+            with node.places:
+                answer = http.post(f"{node.url}{path}", json={"params": params}, timeout=60)
             if answer.status_code != 503:
                 if answer.status_code != 200:
                     self.wrong.append(f"{path}: {answer.status_code} {answer.text[:300]}")

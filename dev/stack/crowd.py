@@ -109,17 +109,19 @@ class User(threading.Thread):
         return int(number) if response.status_code == 200 and uid == str(self.uid) else None
 
     def click(self, node: Odoo, method: str, path: str, **options: Any) -> Answer:
-        """Send a request; the answer, which is remembered."""
-        began = time.monotonic()
-        try:
-            response = self.http.request(
-                method, node.url + path, timeout=PATIENCE, allow_redirects=False, **options
-            )
-            verdict, told = self.judge(response)
-            waited = float(response.headers.get("X-Redis-Wait", 0))
-        except requests.RequestException as error:
-            verdict, told, waited = WRONG, repr(error), 0.0
-        self.answers.append(Answer(began, time.monotonic(), verdict, waited, told))
+        """Send a request when the node has a place; the answer, which is remembered."""
+        with node.places:
+            began = time.monotonic()
+            try:
+                response = self.http.request(
+                    method, node.url + path, timeout=PATIENCE, allow_redirects=False, **options
+                )
+                verdict, told = self.judge(response)
+                waited = float(response.headers.get("X-Redis-Wait", 0))
+            except requests.RequestException as error:
+                verdict, told, waited = WRONG, f"{method} {path} of {node.name}: {error!r}", 0.0
+            ended = time.monotonic()
+        self.answers.append(Answer(began, ended, verdict, waited, told))
         return self.answers[-1]
 
     def judge(self, response: requests.Response) -> tuple[str, str]:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -382,6 +383,9 @@ class Odoo(Server):
         self.port, self.gevent_port = port or free_port(), gevent_port or free_port()
         self.database, self.workers, self.env = database, workers, dict(env or {})
         self.evented = command == "gevent"
+        # For many clients at once: how many connections its listening socket keeps (8 for each
+        # worker, or werkzeug's number). Linux keeps more waiting for seconds, or resets them.
+        self.places = threading.BoundedSemaphore(8 * workers or 128)
         self.conf = self.folder / "odoo.conf"
         options = {
             **_common_options(postgres, self.folder, load),
