@@ -2,7 +2,7 @@
 
 from .breaker import Breaker
 from .check import forbidden
-from .client import DEADLINE
+from .client import DEADLINE, LATE
 from .server import RedisServer, Script
 
-__all__ = ["DEADLINE", "Breaker", "RedisServer", "Script", "forbidden"]
+__all__ = ["DEADLINE", "LATE", "Breaker", "RedisServer", "Script", "forbidden"]

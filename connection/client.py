@@ -47,7 +47,8 @@ _logger = logging.getLogger(__name__)
 
 ADDON = "redis_session_ormcache"
 DRIVER_ERRORS = (RedisError, RedisClusterException)  # the latter is none of the former
-MAX_CONNECTIONS = 72  # per process and server: more than there are calls at once, and probes
+MAX_CALLS = 64  # per process at once; a caller beyond waits for its turn
+MAX_CONNECTIONS = MAX_CALLS + 8  # per process and server: theirs, and those of probes
 NODE_RETRIES = 1  # of a call to a Cluster, in its time
 WATCH_INTERVAL = 0.5  # seconds between two questions to the sentinels who the primary is
 RETRIES = 3  # of a call whose connection was lost, in its time

@@ -26,7 +26,7 @@ from ..exceptions import (
 )
 from ..url import CLUSTER, parse
 from .check import check
-from .client import DRIVER_ERRORS, begin, key_of, make_client
+from .client import DRIVER_ERRORS, MAX_CALLS, begin, key_of, make_client
 from .silence import Silences
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ _logger = logging.getLogger(__name__)
 _FORBIDDEN_IN_A_SCRIPT = "user executing the script can't"
 CHECK_SECONDS = 3.0  # that the questions at start may take at least
 PIPELINE_LENGTH = 1000  # commands a round trip, where there are many
-MAX_CALLS = 64  # per process at once; a caller beyond waits for its turn
 PATIENCE = 30.0  # seconds that a caller without a request, as a websocket, waits for its turn
 
 

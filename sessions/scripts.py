@@ -6,15 +6,15 @@ whoever asked for it was told that it was not done. A field whose value starts w
 «superseded» is a sid that a soft rotation replaced: it is never made live again.
 """
 
-from ..connection import Script
+from ..connection import LATE, Script
 
 # What SAVE is to do with a session that is not there, and with the siblings of one that is.
 KEEP, CREATE, ALONE = b"keep", b"create", b"alone"
 
-_IN_TIME = """
+_IN_TIME = f"""
 local now = redis.call('TIME')
 if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[#ARGV]) then
-    return redis.error_reply('LATE')
+    return redis.error_reply('{LATE}')
 end
 """
 

@@ -17,6 +17,7 @@ from odoo.addons.redis_session_ormcache import post_load
 from odoo.addons.redis_session_ormcache.http_patch import websocket
 from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore, SessionStoreUnavailable
 from odoo.addons.redis_session_ormcache.sessions.scripts import FIND
+from odoo.addons.redis_session_ormcache.tests.hostile import SID, texts
 
 PATCHED = "_save_session", "_inject_future_response", "_get_session_and_dbname"
 
@@ -118,9 +119,10 @@ def request(path, cookie):
 
 VALUES = st.one_of(
     st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")),
-    st.text(alphabet="*?[]^-../\0\n\r %{}\"'\\;,=", min_size=70, max_size=100),
-    st.from_regex(r"\A[A-Za-z0-9_-]{84}\Z"),
-    st.from_regex(r"\A[A-Za-z0-9_-]{0,120}\n?\Z"),
+    texts("*?[]^-../\0\n\r %{}\"'\\;,=", 70, 100),
+    texts(SID, 84, 84),
+    texts(SID, 0, 120),
+    texts(SID, 80, 86).map(lambda sid: sid + "\n"),
     st.sampled_from(
         ["../" * 28, "..%2f" * 17, "A" * 83 + "*", "A" * 84 + "\n", '"' + "A" * 84 + '"']
     ),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES
 
 from odoo.addons.redis_session_ormcache.keys import session_place
+from odoo.addons.redis_session_ormcache.tests.hostile import SID, texts
 
 WEEK = 7 * 24 * 3600
 
@@ -387,8 +388,10 @@ def test_another_type_under_the_key_is_refused_and_replaced(
 
 HOSTILE = st.one_of(
     st.text(),
-    st.text(alphabet="*?[]^-../\0\n\r %{}", min_size=80, max_size=90),
-    st.from_regex(r"[A-Za-z0-9_-]{80,90}\n?", fullmatch=True),
+    texts("*?[]^-../\0\n\r %{}", 80, 90),
+    texts(SID, 80, 90),
+    texts(SID, 80, 90).map(lambda sid: sid + "\n"),
+    texts(SID, 84, 84),
     st.sampled_from(["../" * 28, "A" * 84 + "\n", "A" * 83 + "\0", "é" * 84, "*" * 84, ""]),
 )
 

@@ -17,12 +17,12 @@ from odoo.addons.redis_session_ormcache import url as urls
 from odoo.addons.redis_session_ormcache.connection import RedisServer, Script
 from odoo.addons.redis_session_ormcache.connection.client import (
     DRIVER_ERRORS,
+    MAX_CALLS,
     MAX_CONNECTIONS,
     WATCH_INTERVAL,
     begin,
     make_client,
 )
-from odoo.addons.redis_session_ormcache.connection.server import MAX_CALLS
 from odoo.addons.redis_session_ormcache.exceptions import (
     ConfigurationError,
     RedisForbiddenError,
