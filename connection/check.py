@@ -77,7 +77,7 @@ def _facts(server: Any) -> dict[str, Any]:
         try:
             facts |= question()
         except ResponseError as error:
-            if not isinstance(error, NoPermissionError) and "unknown command" not in str(error):
+            if not is_forbidden(error):
                 raise
     return facts
 
@@ -163,16 +163,27 @@ def _dangers(facts: dict[str, Any], *, durable: bool) -> Iterator[str]:
         )
 
 
+def is_forbidden(error: Exception) -> bool:
+    """Whether a command was refused that will be refused always: a rule, or a server without it."""
+    return isinstance(error, NoPermissionError) or any(
+        words in str(error).lower()
+        for words in ("user executing the script can't", "unknown command", "unknown redis command")
+    )
+
+
 def forbidden(told: str) -> ConfigurationError:
     """What to say of a user that may not do all this addon does."""
-    return ConfigurationError(f"{told}; expected a user with the rule of README.rst, «Access»")
+    return ConfigurationError(
+        f"{told}; expected a user with the rule of README.rst, «Access», and a server that has "
+        "these commands"
+    )
 
 
 def _explained(error: Exception, url: RedisURL) -> Exception:
     """Ours for what a driver said of a server that cannot be used."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, NoPermissionError):
+        if isinstance(cause, Exception) and is_forbidden(cause):
             return forbidden(f"Redis at {url}: {cause}")
         if isinstance(cause, AuthenticationError):
             return ConfigurationError(

@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY, ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import (
+    ClusterDownError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -68,6 +70,7 @@ _deadlines = threading.local()
 def begin(seconds: float) -> None:
     """Let this thread's next call, whatever it does with connections, end after ``seconds``."""
     _deadlines.end = time.monotonic() + seconds
+    _deadlines.given = seconds
     _deadlines.looked = False
 
 
@@ -196,11 +199,51 @@ class _Timed:
         return super().send_packed_command(*arguments, **options)  # type: ignore[misc]
 
 
+class _TimedTLS(_Timed):
+    """One with TLS; what its files say is read once, not for each connection.
+
+    That takes longer than a hundred commands, all of it Python's: when many connections are opened
+    at once, as after a restart, they would be late, and their time be over.
+    """
+
+    host: str
+    check_hostname: bool
+    cert_reqs: ssl.VerifyMode
+    certfile: str | None
+    keyfile: str | None
+    ca_certs: str | None
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        files = self.certfile, self.keyfile, self.ca_certs
+        written = tuple(os.stat(path).st_mtime_ns if path else 0 for path in files)
+        context = _tls_context(self.check_hostname, self.cert_reqs, files, written)
+        return context.wrap_socket(sock, server_hostname=self.host)
+
+
+@functools.lru_cache(maxsize=8)
+def _tls_context(
+    check_hostname: bool,
+    cert_reqs: ssl.VerifyMode,
+    files: tuple[str | None, str | None, str | None],
+    _written: tuple[int, ...],
+) -> ssl.SSLContext:
+    """As ``redis.SSLConnection`` makes it of these options; another one when a file has changed."""
+    certfile, keyfile, ca_certs = files
+    context = ssl.create_default_context()
+    context.check_hostname = check_hostname
+    context.verify_mode = cert_reqs
+    if certfile:
+        context.load_cert_chain(certfile, keyfile)
+    if ca_certs:
+        context.load_verify_locations(ca_certs)
+    return context
+
+
 class _Connection(_Timed, redis.Connection):
     pass
 
 
-class _SSLConnection(_Timed, redis.SSLConnection):
+class _SSLConnection(_TimedTLS, redis.SSLConnection):
     pass
 
 
@@ -212,7 +255,7 @@ class _PrimaryConnection(_Timed, SentinelManagedConnection):
     read_only = redis.ConnectionError  # the sentinels know the next primary
 
 
-class _SSLPrimaryConnection(_Timed, SentinelManagedSSLConnection):
+class _SSLPrimaryConnection(_TimedTLS, SentinelManagedSSLConnection):
     read_only = redis.ConnectionError
 
 
@@ -375,6 +418,10 @@ class PooledClient:
         """Which of its servers has a key: there is one."""
         return ""
 
+    def has_answer_of(self, place: str, key: Any) -> bool:
+        """Of a single server :meth:`ask` says all there is to know."""
+        return False
+
     def servers(self) -> list[Any]:
         """A client of redis-py for each server that holds keys."""
         return [redis.Redis(connection_pool=self._pool)]
@@ -458,6 +505,23 @@ class ClusterClient:
         nodes = made.nodes_manager.slots_cache.get(key_slot(_bytes(key))) if made else None
         return nodes[0].name if nodes else ""
 
+    def has_answer_of(self, place: str, key: Any) -> bool:
+        """Whether a node itself says anything of a key, be it that another one has it.
+
+        :raises redis.RedisError: it does not
+        """
+        made = self._made
+        node = made.get_node(node_name=place) if made and place else None
+        if made is None or node is None:
+            return False
+        try:
+            made.get_redis_connection(node).execute_command("EXISTS", key)
+        except ClusterDownError:
+            return False
+        except ResponseError:
+            return True
+        return True
+
     def servers(self) -> list[Any]:
         """A client of redis-py for each primary."""
 
@@ -499,11 +563,15 @@ class ClusterClient:
         try:
             cluster = self._cluster()
             return use(cluster)
+        except SlotNotCoveredError:  # for redis-py no reason to ask for the map again
+            if attempts > 1 and cluster and not _is_over():
+                return self._with_map(lambda map_: use(map_.learnt_again()), attempts - 1)
+            raise
         except DRIVER_ERRORS as error:
             if "cannot be connected" in str(error):  # all the nodes it knew are gone
                 self._drop_map(cluster)
             raise
-        except (AttributeError, LookupError, RuntimeError, ValueError) as error:
+        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             # redis-py's map or connections, while another thread makes them anew.
             if attempts > 1 and not _is_over():
                 return self._with_map(use, attempts - 1)
@@ -511,12 +579,20 @@ class ClusterClient:
             raise redis.ConnectionError(f"the Cluster's map has changed: {error}") from error
 
     def _drop_map(self, cluster: "_Cluster | None") -> None:
-        """Begin again with the nodes of the URL, which may be gone, and those that were known."""
-        if cluster is not None and cluster is self._made:
+        """Begin again with the nodes of the URL, which may be gone, and those that were known.
+
+        Not for one who had little time left: the nodes may be well. What others are using stays
+        open until they are done.
+        """
+        had_time = getattr(_deadlines, "given", self._timeout) > self._timeout / 2
+        if cluster is not None and cluster is self._made and had_time:
             self._made = None
-            known = [(node.host, node.port) for node in cluster.get_nodes()]
+            nodes = cluster.get_nodes()
+            known = [(node.host, node.port) for node in nodes]
             self._hosts = tuple(dict.fromkeys([*self._named, *known]))
-            cluster.disconnect_connection_pools()
+            for node in nodes:
+                if node.redis_connection:
+                    node.redis_connection.connection_pool.disconnect(inuse_connections=False)
 
 
 class _Cluster(RedisCluster):
@@ -544,6 +620,17 @@ class _Cluster(RedisCluster):
         )
 
         self.commands_parser: Any = _Keys()
+        # Held by whoever asks for the map, for all of his time.
+        manager: Any = self.nodes_manager
+        manager._initialization_lock = _TimedLock()
+
+    def learnt_again(self) -> "_Cluster":
+        """With the map as a node knows it now.
+
+        :raises redis.RedisClusterException: no node answers
+        """
+        self.nodes_manager.initialize()
+        return self
 
     def command(self, **_options: Any) -> dict[str, Any]:
         """What the parser that is replaced wants to know."""
@@ -557,6 +644,21 @@ class _Cluster(RedisCluster):
             stranger = ClusterNode(address, int(number), PRIMARY)
             node = self._strangers.setdefault(node_name, stranger)
         return node
+
+
+class _TimedLock:
+    """A lock that can be taken again by who has it, and is waited for until the call ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        left = _left()
+        if not self._lock.acquire(timeout=-1 if left is None else left):
+            raise redis.ConnectionError("the Cluster's map is being made")
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lock.release()
 
 
 class _Keys:

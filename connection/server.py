@@ -3,6 +3,7 @@
 Callers see values and our errors; what an error means for a request is decided further up.
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -13,7 +14,6 @@ from typing import Any
 
 from redis.exceptions import (
     ClusterDownError,
-    NoPermissionError,
     NoScriptError,
     ResponseError,
 )
@@ -25,16 +25,15 @@ from ..exceptions import (
     WrongTypeError,
 )
 from ..url import CLUSTER, parse
-from .check import check
+from .check import check, is_forbidden
 from .client import DRIVER_ERRORS, MAX_CALLS, begin, key_of, make_client
 from .silence import Silences
 
 _logger = logging.getLogger(__name__)
 
-_FORBIDDEN_IN_A_SCRIPT = "user executing the script can't"
 CHECK_SECONDS = 3.0  # that the questions at start may take at least
 PIPELINE_LENGTH = 1000  # commands a round trip, where there are many
-PATIENCE = 30.0  # seconds that a caller without a request, as a websocket, waits for its turn
+PATIENCE = 30.0  # seconds that a websocket, which is no request, waits for its turn
 
 
 class RedisServer:
@@ -61,6 +60,7 @@ class RedisServer:
         self._waited = f"_redis_{half}_waited"  # seconds, an attribute of requests
         self._client = make_client(self._url, half=half, timeout=timeout)
         self._has_nodes = self._url.topology == CLUSTER
+        self._patience = PATIENCE if half == "sessions" else timeout
         self._silent = Silences(self._answers, self._answers_again)
         self._turns, self._process = _turns(), os.getpid()
 
@@ -150,7 +150,7 @@ class RedisServer:
             )
         began, turns = time.monotonic(), None
         try:
-            turns = self._await_turn(place, PATIENCE if request is None else seconds)
+            turns = self._await_turn(place, self._patience if request is None else seconds)
             if request is not None:
                 seconds -= time.monotonic() - began
             begin(seconds)
@@ -188,7 +188,7 @@ class RedisServer:
     def _translated(self, error: Exception, place: str, key: Any, had_time: bool) -> Exception:
         """Ours for a driver's error."""
         told = f"{self._named(place)}: {error}"
-        if isinstance(error, NoPermissionError) or _FORBIDDEN_IN_A_SCRIPT in str(error):
+        if is_forbidden(error):
             return RedisForbiddenError(told)
         elif isinstance(error, ResponseError) and not isinstance(error, ClusterDownError):
             wrong_type = str(error).startswith("WRONGTYPE")
@@ -201,6 +201,10 @@ class RedisServer:
 
     def _answers(self, place: str, key: Any) -> bool:
         """Whether whoever has a key by now answers; or a Cluster of which nobody was known."""
+        begin(self._timeout / 4)
+        with contextlib.suppress(*DRIVER_ERRORS):
+            if self._client.has_answer_of(place, key):
+                return True  # though the node to which it sends callers may not answer
         begin(self._timeout)
         try:
             self._client.ask("EXISTS", key)

@@ -70,6 +70,9 @@ return 1
 """
 )
 
+# The end of all the sids of a session that has another identifier now. ARGV: the deadline
+LEAVE = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
+
 # ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one with all
 # its family.
 DELETE = Script("""

@@ -290,8 +290,11 @@ class RedisSessionStore(SessionStore):
         record = self._sealed(place, dict(session), self._ttl(session))
         self._write(place, record, scripts.CREATE)
         self._remember(session, record)
-        # Last: whatever fails before leaves the old session as it was.
-        self._delete(old, record_of_old)
+        # Last: whatever fails before leaves the old session as it was. So it is not done late.
+        if record_of_old is not None and self._is_valid(old, record_of_old):
+            self._run(scripts.LEAVE, old.key, DEADLINE)
+        else:
+            self._delete(old, None)
 
     def _rotate_softly(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)

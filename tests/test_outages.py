@@ -11,7 +11,7 @@ import pytest
 from odoo.addons.redis_session_ormcache.connection.client import MAX_CONNECTIONS
 from odoo.addons.redis_session_ormcache.connection.silence import PROBE_INTERVAL
 from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
-from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable
+from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable, scripts
 from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
 from odoo.addons.redis_session_ormcache.tests.conftest import TIMEOUT
 from stack.proxy import Proxy
@@ -243,6 +243,36 @@ def test_what_was_given_up_is_not_done_later(own_redis, make_store, new_session,
     kept = other.get(session.sid)
     assert kept["a"] == 0
     assert "next_sid" not in kept
+
+
+def test_a_rotation_that_failed_leaves_the_old_session(own_redis, make_store, new_session):
+    """A login whose last step hangs: what the browser still has is not taken from it later."""
+    store, other = (make_store(own_redis, prefix="odoo") for _node in range(2))
+    store.check()
+    session = new_session(store, cart=7, uid=None)
+    store.save(session)
+    sid = session.sid
+    session = store.get(sid)
+    store.rotate(store.get(saved_sid(store, new_session)), None)  # the server knows the scripts
+    execute = store._server.execute
+
+    def hanging(*command):
+        if command[0] == "UNLINK" or scripts.LEAVE.sha in command:
+            own_redis.pause()
+        return execute(*command)
+
+    store._server.execute = hanging
+    with pytest.raises(SessionStoreUnavailable):
+        store.rotate(session, None)
+    own_redis.resume()
+    own_redis.cli("PING")
+    assert other.get(sid)["cart"] == 7
+
+
+def saved_sid(store, new_session):
+    session = new_session(store, uid=None)
+    store.save(session)
+    return session.sid
 
 
 def test_a_servers_clock_may_be_set(own_redis, make_store, new_session):

@@ -201,6 +201,14 @@ def test_a_user_who_may_not_do_it_all_stops_the_server(tmp_path, redis):
     assert PASSWORD not in outcome[1]
 
 
+@pytest.mark.parametrize("command", ["EVALSHA", "CLIENT"])
+def test_a_server_that_lacks_a_command_stops_the_server(tmp_path, command):
+    """As one behind a proxy, or whose commands were renamed."""
+    with Redis(tmp_path / "redis", config={**DURABLE, f"rename-command {command}": '""'}) as redis:
+        outcome = start(tmp_path, {"url": redis.url})
+    assert_stopped(outcome, f"unknown command '{command}'", "a server that has these commands")
+
+
 def test_a_user_with_the_documented_rule_is_enough(tmp_path, redis):
     """Nothing is asked that it may not, and refused: the server's own list has no entry."""
     add_user(redis, USER, PASSWORD, access_rule())

@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +39,16 @@ from odoo.addons.redis_session_ormcache.tests.conftest import (
 )
 from stack.proxy import Proxy
 from stack.servers import Redis
-from stack.topologies import Cluster, OldRedis, Sentinels, add_user, as_user, until
+from stack.topologies import (
+    Certificates,
+    Cluster,
+    OldRedis,
+    Sentinels,
+    TLSRedis,
+    add_user,
+    as_user,
+    until,
+)
 
 SENTINEL_PASSWORD = "0th3r-s3cret"
 MARGIN = 0.4  # seconds, for a slow machine
@@ -248,6 +258,7 @@ def test_who_has_no_request_waits_for_a_turn(own_redis, make_server):
 def test_an_answer_that_was_there_in_time_is_read(own_redis):
     """Though its reader was kept from it, by the interpreter's lock or an event loop."""
     client = make_client(urls.parse(own_redis.url), half="sessions", timeout=1.0)
+    begin(5)
     connection = client._pool.get_connection()
     begin(0.1)
     connection.send_command("EXISTS", "key")
@@ -296,6 +307,27 @@ def test_sentinels_that_hang_leave_time_for_the_next(tmp_path, make_server):
         assert time.monotonic() - began < MARGIN
         for sentinel in sentinels.sentinels[:2]:
             sentinel.resume()
+
+
+def test_tls_files_are_read_when_they_change(tmp_path, make_server, monkeypatch):
+    """Once for all connections: to read them takes longer than all else; and again when renewed."""
+    certificates = Certificates(tmp_path / "certificates")
+    read = []
+    create = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda *a, **o: read.append(1) or create())
+    with TLSRedis(tmp_path / "redis", certificates) as redis, ThreadPoolExecutor(20) as pool:
+        server = make_server(redis.url)
+        server.execute("EXISTS", "key")
+        assert list(pool.map(lambda _n: server.execute("EXISTS", "key"), range(200))) == 200 * [0]
+        assert len(server._client._pool._connections) > 1
+        assert len(read) == 1
+        server.disconnect()
+        server.execute("EXISTS", "key")
+        assert len(read) == 1
+        os.utime(certificates.options()["ssl_certfile"], (1, 1))
+        server.disconnect()
+        server.execute("EXISTS", "key")
+        assert len(read) == 2
 
 
 @pytest.fixture(scope="module")
@@ -461,6 +493,95 @@ def test_a_cluster_that_is_down_keeps_nobody_waiting(tmp_path, make_server):
         lost.start()
         until(lambda: not server._silent, "an answer")
         assert server.execute("HGET", key, "f") == b"v"
+
+
+def test_slots_that_had_no_owner_are_found(patient_cluster, make_server):
+    """The map is asked for again, until they have one."""
+    cluster = patient_cluster
+    server = make_server(cluster.url)
+    owner = cluster.nodes[0]
+    key = one_key_of_each(cluster, "orphan")[owner.port]
+    slot = str(cluster.slot(key))
+    for node in cluster.nodes:
+        node.cli("CLUSTER", "DELSLOTS", slot)
+    try:
+        unavailable(server, "HSET", key, "f", "v")
+        assert unavailable(server, "HSET", key, "f", "v") < 0.1
+    finally:
+        owner.cli("CLUSTER", "ADDSLOTS", slot)
+    until(lambda: not server._silent, "an answer")
+    assert server.execute("HSET", key, "f", "v") == 1
+
+
+def test_who_has_little_time_costs_the_others_nothing(patient_cluster, make_server):
+    """The nodes may be well: neither the map nor a connection is given up for him."""
+    cluster = patient_cluster
+    request = SimpleNamespace()
+    server = make_server(cluster.url, request=lambda: request)
+    server.execute("EXISTS", "key")
+    made = server._client._made
+    for node in cluster.nodes:
+        node.pause()
+    vars(request)[server._waited] = 0.95
+    unavailable(server, "EXISTS", "key")
+    for node in cluster.nodes:
+        node.resume()
+    assert server._client._made is made
+    assert not server._silent
+    request = SimpleNamespace()
+    assert server.execute("EXISTS", "key") == 0
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_node_that_sends_elsewhere_is_not_silent(patient_cluster, make_server, moved):
+    """It is well, though the one it names for a key, which moves or has moved, does not answer."""
+    cluster = patient_cluster
+    server = make_server(cluster.url)
+    source, target = cluster.nodes[:2]
+    key = one_key_of_each(cluster, f"sent-{moved}-")[source.port]
+    other = one_key_of_each(cluster, f"kept-{moved}-")[source.port]
+    for name in (key, other):
+        server.execute("HSET", name, "f", "v")
+    slot = cluster.slot(key)
+    cluster.begin_migration(slot, target)
+    cluster.migrate_keys(slot, source, target)
+    if moved:
+        cluster.end_migration(slot, target)
+    target.pause()
+    try:
+        assert unavailable(server, "HGET", key, "f") < 1.0 + MARGIN
+        until(lambda: f"127.0.0.1:{source.port}" not in server._silent, "an answer", 2)
+        assert server.execute("HGET", other, "f") == b"v"
+    finally:
+        target.resume()
+        if not moved:
+            cluster.end_migration(slot, target)
+    until(lambda: not server._silent, "an answer")
+    assert server.execute("HGET", key, "f") == b"v"
+
+
+def test_nobody_waits_for_all_who_learn_the_map(patient_cluster, make_server):
+    """One after the other asks for it in vain, when all nodes hang: each in his own time."""
+    cluster = patient_cluster
+    requests = threading.local()
+    server = make_server(cluster.url, timeout=2.0, request=lambda: vars(requests)["request"])
+
+    def wait(delay):
+        requests.request = SimpleNamespace()
+        time.sleep(delay)
+        return unavailable(server, "EXISTS", f"key {delay}")
+
+    requests.request = None
+    server.execute("EXISTS", "key")  # it has a map
+    with ThreadPoolExecutor(30) as pool:
+        for node in cluster.nodes:
+            node.pause()
+        try:
+            waited = list(pool.map(wait, [1.9 * number / 30 for number in range(30)]))
+        finally:
+            for node in cluster.nodes:
+                node.resume()
+    assert max(waited) < 2.0 + MARGIN
 
 
 # -- URLs ------------------------------------------------------------------------------------------
