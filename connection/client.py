@@ -510,12 +510,15 @@ class ClusterClient:
 
         :raises redis.RedisError: it does not
         """
-        made = self._made
-        node = made.get_node(node_name=place) if made and place else None
-        if made is None or node is None:
+
+        def ask(cluster: _Cluster) -> None:
+            node = cluster.get_node(node_name=place)
+            cluster.get_redis_connection(node).execute_command("EXISTS", key)
+
+        if not place:
             return False
         try:
-            made.get_redis_connection(node).execute_command("EXISTS", key)
+            self._with_map(ask)
         except ClusterDownError:
             return False
         except ResponseError:
