@@ -130,13 +130,19 @@ def test_the_late_end_of_an_old_sid_logs_nobody_out(redis_store, new_session):
 
 def test_a_hard_rotation_that_fails_leaves_the_session(redis_store, new_session, monkeypatch):
     """The new session is stored before the old one goes: there is always one."""
+    from odoo.addons.redis_session_ormcache.sessions import scripts
+
     session = saved(redis_store, new_session)
     old = session.sid
 
-    def fail(*_args):
-        raise RuntimeError
+    run = redis_store._run
 
-    monkeypatch.setattr(redis_store, "_delete", fail)
+    def failing(script, *arguments):
+        if script is scripts.LEAVE:
+            raise RuntimeError
+        return run(script, *arguments)
+
+    monkeypatch.setattr(redis_store, "_run", failing)
     with pytest.raises(RuntimeError):
         redis_store.rotate(session, None)
     assert not redis_store.get(old).is_new
