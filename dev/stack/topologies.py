@@ -200,7 +200,27 @@ class _Sentinel(Redis):
         return [*super().command(), "--sentinel"]
 
 
-class Sentinels:
+class _Together:
+    """Several servers: a context in which all run."""
+
+    def start(self) -> Self:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Sentinels(_Together):
     """A primary, replicas, and sentinels that watch them.
 
     :param down_after: milliseconds of silence after which a server is taken for dead
@@ -339,18 +359,8 @@ class Sentinels:
             and facts.get("num-other-sentinels") == str(len(self.sentinels) - 1)
         )
 
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-
-class Cluster:
+class Cluster(_Together):
     """Primaries that share the slots, each with a replica.
 
     :param node_timeout: milliseconds of silence after which a node is taken for dead
@@ -493,13 +503,3 @@ class Cluster:
             and not any("fail" in line.split()[2] for line in lines)
             and ("role:master" in role or "master_link_status:up" in role)
         )
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
