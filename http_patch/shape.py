@@ -1,14 +1,18 @@
 """Whether Odoo still is what the patches were written for."""
 
+import ast
 import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from odoo import release
 
 from ..exceptions import UnsupportedOdooError
+
+_NAMED = ast.ClassDef, ast.FunctionDef
 
 
 def require(holds: object, what: str) -> None:
@@ -26,8 +30,23 @@ def require(holds: object, what: str) -> None:
 def require_signature(function: Callable[..., Any] | None, *parameters: str) -> None:
     """Refuse to patch a function that takes other parameters than these."""
     actual = list(inspect.signature(function).parameters) if callable(function) else None
-    name = getattr(function, "__qualname__", function)
-    require(actual == list(parameters), f"{name} takes ({', '.join(parameters)}), not {actual}")
+    _require_parameters(str(getattr(function, "__qualname__", function)), actual, parameters)
+
+
+def require_signature_in(path: str, name: str, *parameters: str) -> None:
+    """The same for a function, or ``Class.method``, of a module that is not to be imported yet."""
+    body = ast.parse(Path(path).read_bytes()).body
+    actual = None
+    for part in name.split("."):
+        found = {node.name: node for node in body if isinstance(node, _NAMED)}.get(part)
+        body = found.body if found else []
+        if isinstance(found, ast.FunctionDef):
+            actual = [argument.arg for argument in found.args.args]
+    _require_parameters(name, actual, parameters)
+
+
+def _require_parameters(name: str, actual: list[str] | None, expected: tuple[str, ...]) -> None:
+    require(actual == list(expected), f"{name} takes ({', '.join(expected)}), not {actual}")
 
 
 def require_source(name: str, function: Callable[..., Any] | None, digest: str) -> None:

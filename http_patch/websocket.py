@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from odoo.modules.registry import Registry
+from odoo.tools import file_path
 
 from ..sessions import SessionStoreUnavailable
 from . import registry as registry_patch
+from .shape import require_signature_in
 
 _logger = logging.getLogger(__name__)
 
@@ -26,8 +28,14 @@ _MODULE = "odoo.addons.bus.websocket"
 
 
 def check() -> None:
-    """Refuse an Odoo whose databases are loaded in another way."""
+    """Refuse an Odoo whose databases are loaded, or whose websockets end, in another way."""
     registry_patch.check_new()
+    try:
+        path = file_path("bus/websocket.py")
+    except FileNotFoundError:  # this Odoo has no websockets
+        return
+    require_signature_in(path, "acquire_cursor", "db")
+    require_signature_in(path, "Websocket._terminate", "self")
 
 
 def apply() -> None:

@@ -277,6 +277,13 @@ def test_a_missing_parser_stops_the_server(tmp_path, redis):
     assert_stopped(start(tmp_path, {"url": redis.url}, path=[tmp_path]), "hiredis of version 3.2")
 
 
+BUS = """
+import odoo.addons, pathlib
+bus = pathlib.Path(__file__).with_name("bus")
+bus.mkdir()
+(bus / "websocket.py").write_text("{}")
+odoo.addons.__path__._path.insert(0, str(bus.parent))
+"""
 SHAPES = {
     "store": ("odoo.http.Application.session_store = None", "session_store is a cached_property"),
     "request": (
@@ -312,6 +319,14 @@ SHAPES = {
     "domain": (
         "from odoo.orm.domains import DomainCondition\nDomainCondition.__slots__ = ('expression',)",
         "DomainCondition has its slots",
+    ),
+    "cursor": (
+        BUS.format("def acquire_cursor(db, tries): pass"),
+        "acquire_cursor takes (db), not ['db', 'tries']",
+    ),
+    "websocket": (
+        BUS.format("def acquire_cursor(db): pass"),
+        "Websocket._terminate takes (self), not None",
     ),
 }
 

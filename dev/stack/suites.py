@@ -31,11 +31,14 @@ RACE = "looks at a page before the server has answered: fails if an answer takes
 ROUND_TRIP = "ormcache_round_trip"
 
 AUTH = ["auth_passkey", "auth_totp"]
+ALONE = "--skip-auto-install"
 # With demo data: what to install, and how.
 DATABASES = {
-    "full": ["-i", ",".join(["web", "test_http", "bus", "auth_timeout", *AUTH])],
-    "lean": ["-i", ",".join(["web", "bus", "rpc", "test_orm", *AUTH]), "--skip-auto-install"],
-    "website": ["-i", "website", "--skip-auto-install"],
+    # Not mail_bot, whose chat has the browser ask the server at a moment of its own: a tour of
+    # auth_timeout, in which the server refuses everything by then, fails of it now and then.
+    "full": ["-i", ",".join(["web", "test_http", "bus", "auth_timeout", *AUTH]), ALONE],
+    "lean": ["-i", ",".join(["web", "bus", "rpc", "test_orm", *AUTH]), ALONE],
+    "website": ["-i", "website", ALONE],
 }
 
 
