@@ -1,9 +1,12 @@
 """A person's browser, as far as these tests need one."""
 
-import json
+import time
 
 import requests
 import websocket
+
+# Without a version, as an IoT device's page says it.
+SUBSCRIBE = '{"event_name": "subscribe", "data": {"channels": [], "last": 0}}'
 
 
 class Browser:
@@ -61,16 +64,23 @@ class Browser:
         return response.status_code == 200 and "error" not in response.json()
 
     def websocket(self, node):
-        """An open, subscribed websocket; a page without a version is an IoT device's."""
+        """An open, subscribed websocket."""
         connection = websocket.create_connection(
             f"ws://{node.websocket}/websocket",
             cookie=f"session_id={self.sid}",
             origin=node.url,
             timeout=20,
         )
-        subscribe = {"event_name": "subscribe", "data": {"channels": [], "last": 0}}
-        connection.send(json.dumps(subscribe))
+        connection.send(SUBSCRIBE)
         return connection
+
+
+def is_served(connection):
+    """Whether the process at its other end looks after a websocket now; it need not ask Redis."""
+    start = time.monotonic()
+    connection.ping()
+    answer, _payload = connection.recv_data(control_frame=True)
+    return answer == websocket.ABNF.OPCODE_PONG and time.monotonic() - start < 0.5
 
 
 def close_code(connection):

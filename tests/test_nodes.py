@@ -13,7 +13,12 @@ import psycopg2
 import pytest
 from odoo.http import SESSION_ROTATION_INTERVAL, STORED_SESSION_BYTES
 
-from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
+from odoo.addons.redis_session_ormcache.tests.browser import (
+    SUBSCRIBE,
+    Browser,
+    close_code,
+    is_served,
+)
 from stack.servers import Redis
 
 WRITES = "INSERT INTO ir_config_parameter (key, value) VALUES ('{}', '{}')"
@@ -106,7 +111,7 @@ def test_a_revoked_device_is_out_everywhere(nodes, database):
         )
     assert [device.uid(node) for node in nodes] == [None, None]
     assert owner.uid(nodes[1]) == uid
-    connection.send('{"event_name": "subscribe", "data": {"channels": [], "last": 0}}')
+    connection.send(SUBSCRIBE)
     assert close_code(connection) == 4001  # CloseCode.SESSION_EXPIRED
 
 
@@ -115,7 +120,7 @@ def test_a_logout_closes_the_websocket(nodes, browser):
     browser.login(nodes[0])
     connection = browser.websocket(nodes[1])
     browser.call(nodes[0], "/web/session/destroy")
-    connection.send('{"event_name": "subscribe", "data": {"channels": [], "last": 0}}')
+    connection.send(SUBSCRIBE)
     assert close_code(connection) == 4001
 
 
@@ -355,10 +360,9 @@ def test_prefork_serves_websockets(make_node, redis, browser):
     node = make_node(redis, workers=1)
     browser.login(node)
     connection = browser.websocket(node)
-    connection.ping()
-    assert connection.recv_data(control_frame=True)[0] == 0xA
+    assert is_served(connection)
     browser.call(node, "/web/session/destroy")
-    connection.send('{"event_name": "subscribe", "data": {"channels": [], "last": 0}}')
+    connection.send(SUBSCRIBE)
     assert close_code(connection) == 4001
 
 

@@ -3,16 +3,23 @@
 import contextlib
 import logging
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from websocket import WebSocketBadStatusException
 
-from odoo.addons.redis_session_ormcache.connection.client import MAX_CONNECTIONS
+from odoo.addons.redis_session_ormcache.connection.client import MAX_CALLS, MAX_CONNECTIONS
 from odoo.addons.redis_session_ormcache.connection.silence import PROBE_INTERVAL
 from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
 from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable, scripts
-from odoo.addons.redis_session_ormcache.tests.browser import Browser, close_code
+from odoo.addons.redis_session_ormcache.tests.browser import (
+    SUBSCRIBE,
+    Browser,
+    close_code,
+    is_served,
+)
 from odoo.addons.redis_session_ormcache.tests.conftest import TIMEOUT
 from stack.proxy import Proxy
 from stack.servers import Redis
@@ -352,7 +359,7 @@ def test_a_node_without_redis(fault, make_node, database):
         response = browser.get(node, path)
         assert response.status_code == 200
         assert "Set-Cookie" not in response.headers
-    connection.send('{"event_name": "subscribe", "data": {"channels": [], "last": 0}}')
+    connection.send(SUBSCRIBE)
     assert close_code(connection) == 1013  # CloseCode.TRY_LATER: the browser connects again
     assert_unavailable(browser.get(node, "/odoo"))
 
@@ -360,10 +367,44 @@ def test_a_node_without_redis(fault, make_node, database):
     assert until(lambda: browser.get(node, "/odoo").status_code == 200)
     assert browser.sid == sid
     assert browser.uid(node) == uid
-    connection = browser.websocket(node)
-    connection.ping()
-    assert connection.recv_data(control_frame=True)[0] == 0xA
+    assert is_served(browser.websocket(node))
     assert "Traceback" not in node.log.read_text()
+
+
+@pytest.mark.parametrize("fault", ["paused"], indirect=True)
+def test_the_websockets_of_an_evented_process(fault, make_node, database):
+    """Many ask at once while Redis hangs: each is told in time to come again. Its loop does not
+    wait for that: who asks nothing is served. All come back."""
+    node = make_node(fault, workers=1)
+    browser = Browser(database)
+    browser.login(node)
+    idle, *asking = (browser.websocket(node) for _number in range(2 * MAX_CALLS))
+    assert all(map(is_served, [idle, *asking]))
+
+    fault.begin()
+    start = time.monotonic()
+    for connection in asking:
+        connection.send(SUBSCRIBE)
+    assert is_served(idle)
+    assert Counter(map(close_code, asking)) == {1013: len(asking)}
+    assert time.monotonic() - start < TIMEOUT + 2 * MARGIN
+    with pytest.raises(WebSocketBadStatusException) as refused:
+        browser.websocket(node)
+    assert refused.value.status_code == 503
+    assert is_served(idle)
+
+    fault.end()
+    assert until(lambda: comes_back(browser, node))
+    assert all(is_served(browser.websocket(node)) for _connection in asking)
+    idle.send(SUBSCRIBE)
+    assert is_served(idle)
+    assert "Traceback" not in node.log.read_text()
+
+
+def comes_back(browser, node):
+    with contextlib.suppress(WebSocketBadStatusException):
+        return is_served(browser.websocket(node))
+    return False
 
 
 def test_a_login_that_cannot_be_saved_did_not_happen(own_redis, make_node, database, postgres):
