@@ -620,7 +620,8 @@ def odoo_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what would override an odoo.conf (PGHOST, ODOO_...)."""
     foreign = ("PG", "ODOO_", "REDIS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**kept, "PYTHONPATH": str(environment.odoo_path()), "PYTHONUNBUFFERED": "1", **extra}
+    own = {"PYTHONPATH": str(environment.odoo_path()), "PYTHONUNBUFFERED": "1"}
+    return {**kept, **own, **environment.bytecode(), **extra}
 
 
 @functools.cache

@@ -28,15 +28,17 @@ from .servers import PostgreSQL, Redis, ServerError, free_port, odoo_environment
 FILES = "counts session files by path"
 MEMORY = "looks into the session object that only a store in memory shares with the server"
 RACE = "looks at a page before the server has answered: fails if an answer takes 0.2 s"
+IDLE = "has a form appear after a second: a page that takes longer to load closes it"
 ROUND_TRIP = "ormcache_round_trip"
 
 AUTH = ["auth_passkey", "auth_totp"]
 ALONE = "--skip-auto-install"
 # With demo data: what to install, and how.
 DATABASES = {
+    "full": ["-i", ",".join(["web", "test_http", "bus", *AUTH])],
     # Not mail_bot, whose chat has the browser ask the server at a moment of its own: a tour of
     # auth_timeout, in which the server refuses everything by then, fails of it now and then.
-    "full": ["-i", ",".join(["web", "test_http", "bus", "auth_timeout", *AUTH]), ALONE],
+    "auth": ["-i", ",".join(["web", "bus", "auth_timeout", "auth_signup", *AUTH]), ALONE],
     "lean": ["-i", ",".join(["web", "bus", "rpc", "test_orm", *AUTH]), ALONE],
     "website": ["-i", "website", ALONE],
 }
@@ -144,13 +146,16 @@ SUITES = [
             MEMORY,
         ),
     ),
-    Suite("bus", "full", "/bus", least=35),
+    Suite("bus", "auth", "/bus", least=35),
     Suite(
         "auth",
-        "full",
+        "auth",
         "/auth_totp,/auth_totp_mail,/auth_timeout,/auth_passkey",
         least=20,
-        racing={"PasskeyTestTours.test_passkey_backend": RACE},
+        racing={
+            "PasskeyTestTours.test_passkey_backend": RACE,
+            "TestAuthTimeoutHttp.test_auth_timeout_tour": IDLE,
+        },
     ),
     Suite(
         "core",
