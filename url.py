@@ -24,7 +24,7 @@ ValueError: a Cluster has no numbered databases
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 SINGLE, SENTINEL, CLUSTER = "single", "sentinel", "cluster"
 EXAMPLES = (
@@ -188,17 +188,26 @@ def _options(query: str, scheme: str) -> dict[str, str]:
         known |= _TLS_OPTIONS
     if scheme.endswith("sentinel"):
         known |= _SENTINEL_OPTIONS | _TLS_OPTIONS
-    pairs = parse_qsl(query, keep_blank_values=True)
+    parts = [part.partition("=") for part in query.split("&") if part]
+    pairs = [(unquote(name), unquote(value)) for name, _equals, value in parts]  # «+» is itself
     options = dict(pairs)
     for name, value in pairs:
         if name not in known:
-            raise ValueError(f"its option {name!r} is unknown")
+            shown = f"its option {name!r}"
+            if "sentinel_password" in options and name != "sentinel_password":
+                shown = "one of its options"  # the rest of the password, it may be
+            raise ValueError(f"{shown} is unknown (in a password, percent-encode &)")
         if not value:
             raise ValueError(f"its option {name!r} is empty")
         if name in _VALUES and value not in _VALUES[name]:
             raise ValueError(f"its option {name!r} is none of {', '.join(sorted(_VALUES[name]))}")
     if len(options) < len(pairs):
         raise ValueError("an option is there twice")
+    encrypted = scheme.startswith("rediss") or options.get("sentinel_tls") == "true"
+    if any(name.startswith("ssl_") for name in options) and not encrypted:
+        raise ValueError(
+            "it has ssl_… options and no TLS: rediss+sentinel://…, or sentinel_tls=true"
+        )
     if "ssl_keyfile" in options and "ssl_certfile" not in options:
         raise ValueError("it has an ssl_keyfile without an ssl_certfile")
     if "sentinel_username" in options and "sentinel_password" not in options:

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from ..exceptions import ConfigurationError, RedisUnavailableError
 from ..url import CLUSTER, SENTINEL, RedisURL
-from .client import DRIVER_ERRORS, Client, begin
+from .client import DRIVER_ERRORS, Client, begin, said
 
 OLDEST = (6, 2)  # the oldest Redis this was tested with
 # Of X.509: a certificate that is not valid yet, or no more. Both pass without a change here.
@@ -103,28 +103,29 @@ def _check_files(url: RedisURL) -> None:
 
 def _check_sentinels(client: Client, url: RedisURL) -> None:
     """A sentinel that refuses us, or does not know the service, is a wrong setting."""
-    missing = 0
+    answered = missing = 0
     sentinels = client.sentinels()
     for sentinel in sentinels:
         try:
             missing += url.service not in sentinel.sentinel_masters()
+            answered += 1
         except AuthenticationError as error:
             raise ConfigurationError(
-                f"A sentinel of {url} refuses the user or password ({error}); expected the options "
-                "sentinel_username and sentinel_password, which are the sentinels' own"
+                f"A sentinel of {url} refuses the user or password ({said(error)}); expected the "
+                "options sentinel_username and sentinel_password, which are the sentinels' own"
             ) from error
         except NoPermissionError as error:
-            raise forbidden(f"A sentinel of {url}: {error}") from error
+            raise forbidden(f"A sentinel of {url}: {said(error)}") from error
         except ResponseError as error:
             raise ConfigurationError(
-                f"A sentinel of {url} refuses: {error}; expected addresses of sentinels"
+                f"A sentinel of {url} refuses: {said(error)}; expected addresses of sentinels"
             ) from error
         except redis.ConnectionError as error:
             if tls := _tls_refusal(error):
                 raise ConfigurationError(f"A sentinel of {url} refuses TLS: {tls}") from error
         except RedisError:
             continue  # away; others may know
-    if sentinels and missing == len(sentinels):
+    if missing == answered and 2 * answered > len(sentinels):
         raise ConfigurationError(f"No sentinel of {url} knows a service {url.service!r}")
 
 
@@ -171,10 +172,10 @@ def is_forbidden(error: Exception) -> bool:
     )
 
 
-def forbidden(told: str) -> ConfigurationError:
+def forbidden(refusal: str) -> ConfigurationError:
     """What to say of a user that may not do all this addon does."""
     return ConfigurationError(
-        f"{told}; expected a user with the rule of README.rst, «Access», and a server that has "
+        f"{refusal}; expected a user with the rule of README.rst, «Access», and a server that has "
         "these commands"
     )
 
@@ -184,7 +185,7 @@ def _explained(error: Exception, url: RedisURL) -> Exception:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, Exception) and is_forbidden(cause):
-            return forbidden(f"Redis at {url}: {cause}")
+            return forbidden(f"Redis at {url}: {said(cause)}")
         if isinstance(cause, AuthenticationError):
             return ConfigurationError(
                 f"Redis at {url} refuses the user or password of the URL ({cause}); expected "
@@ -201,7 +202,7 @@ def _explained(error: Exception, url: RedisURL) -> Exception:
             f"Redis at {url} refuses TLS: {tls}; expected a certificate for that host signed by "
             "ssl_ca_certs, and ssl_certfile and ssl_keyfile if it asks its clients"
         )
-    return RedisUnavailableError(f"Redis at {url}: {error}")
+    return RedisUnavailableError(f"Redis at {url}: {said(error)}")
 
 
 def _tls_refusal(error: Exception) -> str:

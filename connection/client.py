@@ -310,9 +310,9 @@ class _Sentinels(Sentinel):
                 f"no sentinel knows a primary of {service_name!r} that is there"
             ) from None
         self.sentinels = asked.sentinels
-        # Whose own method for this asks wrongly in version 6.4.
-        question = "SENTINEL GET-MASTER-ADDR-BY-NAME"
-        told: Any = asked.sentinels[0].execute_command(question, service_name)
+        told: Any = asked.sentinels[0].sentinel_get_master_addr_by_name(
+            service_name, return_responses=True
+        )
         return (str_if_bytes(told[0]), int(told[1])) if told else address
 
 
@@ -356,7 +356,7 @@ class _SentinelPool(SentinelConnectionPool, _Pool):
             try:
                 self.get_master_address()
             except DRIVER_ERRORS as error:
-                _logger.debug("Who is the primary is not known: %s", error)
+                _logger.debug("Who is the primary is not known: %s", said(error))
 
 
 class PooledClient:
@@ -579,7 +579,7 @@ class ClusterClient:
             if attempts > 1 and not _is_over():
                 return self._with_map(use, attempts - 1)
             self._drop_map(cluster)
-            raise redis.ConnectionError(f"the Cluster's map has changed: {error}") from error
+            raise redis.ConnectionError(f"the Cluster's map has changed: {said(error)}") from error
 
     def _drop_map(self, cluster: "_Cluster | None") -> None:
         """Begin again with the nodes of the URL, which may be gone, and those that were known.
@@ -682,6 +682,11 @@ def make_client(url: RedisURL, *, half: str, timeout: float) -> Client:
     """
     kind = ClusterClient if url.topology == CLUSTER else PooledClient
     return kind(url, half=half, timeout=timeout)
+
+
+def said(error: BaseException) -> str:
+    """What a driver or server said; not what it was asked, which may have been a password."""
+    return str(error).partition(", with args beginning")[0]
 
 
 def key_of(command: Sequence[Any]) -> Any:

@@ -26,7 +26,8 @@ return redis.call('HGET', KEYS[1], ARGV[1])
 """)
 
 # ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings,
-# the deadline
+# the deadline. None is created beside others: who has an old sid, or knows an identifier only, is
+# not to change how long its sessions live, or end them.
 SAVE = Script(
     _IN_TIME
     + """
@@ -38,6 +39,9 @@ end
 if not current then
     if ARGV[4] ~= 'create' then
         return 'revoked'
+    end
+    if redis.call('EXISTS', KEYS[1]) == 1 then
+        return 'taken'
     end
 elseif string.sub(current, 1, 1) == 's' and string.sub(ARGV[2], 1, 1) ~= 's' then
     return 'superseded'
@@ -61,7 +65,7 @@ if type(current) == 'table' then
     redis.call('UNLINK', KEYS[1])
     current = false
 end
-if (current or '') ~= ARGV[2] then
+if (current or '') ~= ARGV[2] or (not current and redis.call('EXISTS', KEYS[1]) == 1) then
     return 0
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4, #ARGV - 1))

@@ -160,7 +160,8 @@ class RedisSessionStore(SessionStore):
     def save(self, session: Any) -> None:
         """Store a session, with its timeout; mirrors ``FilesystemSessionStore.save``.
 
-        One that is not new must still be there: revoked or superseded meanwhile, it stays so.
+        One that is not new must still be there: revoked or superseded meanwhile, it stays so. A new
+        one gets another sid if its identifier is that of other sessions.
 
         :raises SessionStoreUnavailable: when Redis did not take it
         :raises ValueError: when its sid is not one
@@ -273,6 +274,9 @@ class RedisSessionStore(SessionStore):
         outcome = self._write(place, record, how)
         if outcome == b"saved":
             self._remember(session, record)
+        elif outcome == b"taken":  # an old sid, or one that was made up
+            session.sid = self.generate_key()
+            self._save(session, how)
         else:
             self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
 

@@ -191,6 +191,7 @@ def test_wrong_words_to_sentinels_stop_the_server(tmp_path):
         assert_stopped(start(tmp_path, {"url": sentinel}), "is a sentinel")
         sentinels.sentinels[0].kill()
         assert warnings(start(tmp_path, {"url": sentinels.url}))
+        assert_stopped(start(tmp_path, {"url": other}), "knows a service 'other'")
 
 
 def test_a_user_who_may_not_do_it_all_stops_the_server(tmp_path, redis):
@@ -207,6 +208,14 @@ def test_a_server_that_lacks_a_command_stops_the_server(tmp_path, command):
     with Redis(tmp_path / "redis", config={**DURABLE, f"rename-command {command}": '""'}) as redis:
         outcome = start(tmp_path, {"url": redis.url})
     assert_stopped(outcome, f"unknown command '{command}'", "a server that has these commands")
+
+
+def test_a_server_that_repeats_a_password_is_not_quoted(tmp_path):
+    """Of a command that it does not know Redis says all that it was asked."""
+    with Redis(tmp_path / "redis", config={**DURABLE, "rename-command AUTH": '""'}) as redis:
+        outcome = start(tmp_path, {"url": as_user(redis.url, USER, PASSWORD)})
+    assert_stopped(outcome, "unknown command")
+    assert PASSWORD not in outcome[1]
 
 
 def test_a_user_with_the_documented_rule_is_enough(tmp_path, redis):

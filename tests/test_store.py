@@ -128,6 +128,31 @@ def test_the_late_end_of_an_old_sid_logs_nobody_out(redis_store, new_session):
     assert not redis_store.get(session.sid).is_new
 
 
+@pytest.mark.parametrize("act", ["save", "log in", "rotate softly"])
+def test_who_knows_only_the_identifier_touches_nobody(make_store, redis, new_session, raw, act):
+    """As with an old cookie, whose sid was tidied up: he gets a session of his own. That of the
+    others lives as long as before, and does not end with his."""
+    store = make_store(redis, anonymous_ttl=60)
+    owner = saved(store, new_session, uid=2)
+    key = key_of(store, owner)
+    before = raw.hgetall(key)
+    stranger = store.new()  # as Odoo makes it of a cookie that it does not know
+    stranger.sid = owner.sid[:42] + "x" * 42
+    stranger["cart"] = 7
+    if act == "rotate softly":
+        store.rotate(stranger, None, soft=True)
+    else:
+        store.save(stranger)
+    assert stranger.sid[:42] != owner.sid[:42]
+    if act == "log in":
+        store.rotate(stranger, None)
+    assert store.get(stranger.sid)["cart"] == 7
+    store.delete(stranger)
+    assert raw.hgetall(key) == before
+    assert raw.ttl(key) > WEEK - 5
+    assert not store.get(owner.sid).is_new
+
+
 def test_a_hard_rotation_that_fails_leaves_the_session(redis_store, new_session, monkeypatch):
     """The new session is stored before the old one goes: there is always one."""
     from odoo.addons.redis_session_ormcache.sessions import scripts
