@@ -39,14 +39,14 @@ class Proxy(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.mode == "refuse":
+            self.refused += 1
+            self._reset(request)
+            return
         with (
             contextlib.suppress(OSError),
             socket.create_connection((LOOPBACK, self.target)) as server,
         ):
-            if self.mode == "refuse":
-                self.refused += 1
-                self._reset(request)
-                return
             for end in (request, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pump, args=(request, server), daemon=True).start()
