@@ -9,7 +9,7 @@
     "author": "redis_session_ormcache founders",
     "depends": ["base", "web"],
     "external_dependencies": {
-        "python": ["redis>=7.2,<9", "hiredis>=3.2,<4", "cryptography>=41"],
+        "python": ["redis>=8.0,<9", "hiredis>=3.2,<4", "cryptography>=41"],
     },
     "post_load": "post_load",
 }

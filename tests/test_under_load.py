@@ -127,7 +127,7 @@ def slow(single):
 def refusing(single):
     proxy = single.proxy
     proxy.refused, proxy.mode = 0, "refuse"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while proxy.refused < 1000 and time.monotonic() < deadline:
         # The two nodes ask twice a second each. Not faster than they are refused: what is left in
         # the proxy's queue would come before the nodes.

@@ -88,6 +88,11 @@ TOURS = (
     "/website:TestConfigurator,/website:TestConfiguratorTranslation,/website:TestAutomaticEditor,"
     "/website:TestWebsitePageManager,/website:TestUnsplashBeacon,/website:TestClientAction"
 )
+# Expect the date of UTC and get that of Brussels: in the last hours of a day they fail.
+DATED = (
+    "/base:TestIrSequenceGenerate.test_ir_sequence_interpolation_dict,"
+    "/base:TestIrSequenceGenerate.test_ir_sequence_iso_directives"
+)
 PDF = "needs wkhtmltopdf"
 LXML = "expects what an older lxml makes of it"
 SCRIPT = "starts odoo-bin, which Debian's package has not"
@@ -160,7 +165,7 @@ SUITES = [
     Suite(
         "core",
         "lean",
-        f"/base,/web,/rpc,/test_orm,{_without(SLOW)}",
+        f"/base,/web,/rpc,/test_orm,{_without(SLOW)},{_without(DATED)}",
         least=1800,
         load=ROUND_TRIP,
         stock=CORE,
