@@ -79,6 +79,12 @@ class RedisURL:
     def __str__(self) -> str:
         return self.shown
 
+    @property
+    def hosts_tls(self) -> bool:
+        """Whether connections to ``hosts`` are encrypted; what sentinels watch may differ."""
+        told = self.options.get("sentinel_tls")
+        return self.tls if told is None else told == "true"
+
 
 def masked(url: str) -> str:
     """``url`` without its password and options, for logs; it need not be a good one.
@@ -145,7 +151,7 @@ def parse(text: str) -> RedisURL:
         raise ValueError("its database is not a number")
     if topology == CLUSTER and int(database):
         raise ValueError("a Cluster has no numbered databases")
-    return RedisURL(
+    url = RedisURL(
         topology=topology,
         tls=parts.scheme.startswith("rediss"),
         hosts=hosts,
@@ -157,6 +163,11 @@ def parse(text: str) -> RedisURL:
         options=options,
         shown=masked(text),
     )
+    if any(name.startswith("ssl_") for name in options) and not (url.tls or url.hosts_tls):
+        raise ValueError(
+            "it has ssl_… options and no TLS: rediss+sentinel://…, or sentinel_tls=true"
+        )
+    return url
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
@@ -203,11 +214,6 @@ def _options(query: str, scheme: str) -> dict[str, str]:
             raise ValueError(f"its option {name!r} is none of {', '.join(sorted(_VALUES[name]))}")
     if len(options) < len(pairs):
         raise ValueError("an option is there twice")
-    encrypted = scheme.startswith("rediss") or options.get("sentinel_tls") == "true"
-    if any(name.startswith("ssl_") for name in options) and not encrypted:
-        raise ValueError(
-            "it has ssl_… options and no TLS: rediss+sentinel://…, or sentinel_tls=true"
-        )
     if "ssl_keyfile" in options and "ssl_certfile" not in options:
         raise ValueError("it has an ssl_keyfile without an ssl_certfile")
     if "sentinel_username" in options and "sentinel_password" not in options:

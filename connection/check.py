@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from ..exceptions import ConfigurationError, RedisUnavailableError
 from ..url import CLUSTER, SENTINEL, RedisURL
-from .client import DRIVER_ERRORS, Client, begin, said
+from .client import DRIVER_ERRORS, Client, begin
 
 OLDEST = (6, 2)  # the oldest Redis this was tested with
 # Of X.509: a certificate that is not valid yet, or no more. Both pass without a change here.
@@ -111,14 +111,14 @@ def _check_sentinels(client: Client, url: RedisURL) -> None:
             answered += 1
         except AuthenticationError as error:
             raise ConfigurationError(
-                f"A sentinel of {url} refuses the user or password ({said(error)}); expected the "
-                "options sentinel_username and sentinel_password, which are the sentinels' own"
+                f"A sentinel of {url} refuses the user or password ({error}); expected the options "
+                "sentinel_username and sentinel_password, which are the sentinels' own"
             ) from error
         except NoPermissionError as error:
-            raise forbidden(f"A sentinel of {url}: {said(error)}") from error
+            raise forbidden(f"A sentinel of {url}: {error}") from error
         except ResponseError as error:
             raise ConfigurationError(
-                f"A sentinel of {url} refuses: {said(error)}; expected addresses of sentinels"
+                f"A sentinel of {url} refuses: {error}; expected addresses of sentinels"
             ) from error
         except redis.ConnectionError as error:
             if tls := _tls_refusal(error):
@@ -172,10 +172,10 @@ def is_forbidden(error: Exception) -> bool:
     )
 
 
-def forbidden(refusal: str) -> ConfigurationError:
+def forbidden(told: str) -> ConfigurationError:
     """What to say of a user that may not do all this addon does."""
     return ConfigurationError(
-        f"{refusal}; expected a user with the rule of README.rst, «Access», and a server that has "
+        f"{told}; expected a user with the rule of README.rst, «Access», and a server that has "
         "these commands"
     )
 
@@ -185,7 +185,7 @@ def _explained(error: Exception, url: RedisURL) -> Exception:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, Exception) and is_forbidden(cause):
-            return forbidden(f"Redis at {url}: {said(cause)}")
+            return forbidden(f"Redis at {url}: {cause}")
         if isinstance(cause, AuthenticationError):
             return ConfigurationError(
                 f"Redis at {url} refuses the user or password of the URL ({cause}); expected "
@@ -202,7 +202,7 @@ def _explained(error: Exception, url: RedisURL) -> Exception:
             f"Redis at {url} refuses TLS: {tls}; expected a certificate for that host signed by "
             "ssl_ca_certs, and ssl_certfile and ssl_keyfile if it asks its clients"
         )
-    return RedisUnavailableError(f"Redis at {url}: {said(error)}")
+    return RedisUnavailableError(f"Redis at {url}: {error}")
 
 
 def _tls_refusal(error: Exception) -> str:
@@ -220,12 +220,9 @@ def _tls_refusal(error: Exception) -> str:
 def _other_protocol(url: RedisURL) -> str:
     """What is wrong, if who listens there speaks TLS and the URL does not, or the other way."""
     sentinel = url.topology == SENTINEL
-    encrypted = url.tls
-    if sentinel and "sentinel_tls" in url.options:
-        encrypted = url.options["sentinel_tls"] == "true"
     for host in url.hosts:
         speaks_tls = _speaks_tls(host)
-        if speaks_tls in (None, encrypted):
+        if speaks_tls in (None, url.hosts_tls):
             continue
         who = f"{'A sentinel of' if sentinel else 'Redis at'} {url}"
         or_else = f", or the option sentinel_tls={str(speaks_tls).lower()}" if sentinel else ""

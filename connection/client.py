@@ -175,6 +175,8 @@ class _Timed:
         except ReadOnlyError:
             raise
         except ResponseError as error:
+            # Of a command it does not know a server repeats all: of AUTH, a password.
+            error.args = (str(error).partition(", with args beginning")[0],)
             if "-READONLY" in str(error):  # as Redis 6.2 says it of a script
                 self.disconnect()
                 raise self.read_only(str(error)) from None
@@ -356,7 +358,7 @@ class _SentinelPool(SentinelConnectionPool, _Pool):
             try:
                 self.get_master_address()
             except DRIVER_ERRORS as error:
-                _logger.debug("Who is the primary is not known: %s", said(error))
+                _logger.debug("Who is the primary is not known: %s", error)
 
 
 class PooledClient:
@@ -579,7 +581,7 @@ class ClusterClient:
             if attempts > 1 and not _is_over():
                 return self._with_map(use, attempts - 1)
             self._drop_map(cluster)
-            raise redis.ConnectionError(f"the Cluster's map has changed: {said(error)}") from error
+            raise redis.ConnectionError(f"the Cluster's map has changed: {error}") from error
 
     def _drop_map(self, cluster: "_Cluster | None") -> None:
         """Begin again with the nodes of the URL, which may be gone, and those that were known.
@@ -684,11 +686,6 @@ def make_client(url: RedisURL, *, half: str, timeout: float) -> Client:
     return kind(url, half=half, timeout=timeout)
 
 
-def said(error: BaseException) -> str:
-    """What a driver or server said; not what it was asked, which may have been a password."""
-    return str(error).partition(", with args beginning")[0]
-
-
 def key_of(command: Sequence[Any]) -> Any:
     """The key of a command: each of ours has one."""
     return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
@@ -718,15 +715,14 @@ def _tcp_options(url: RedisURL, encrypted: bool) -> dict[str, Any]:
 
 
 def _sentinel_client(url: RedisURL, half: str, host: str, port: int) -> Any:
-    encrypted = url.options.get("sentinel_tls", "true" if url.tls else "false") == "true"
     options = {
         **_common_options(url, half),
         "username": url.options.get("sentinel_username"),
         "password": url.options.get("sentinel_password"),
         "retry": Retry(NoBackoff(), 0),
-        "connection_class": _SSLSentinelConnection if encrypted else _SentinelConnection,
+        "connection_class": _SSLSentinelConnection if url.hosts_tls else _SentinelConnection,
     }
-    tcp = _tcp_options(url, encrypted)
+    tcp = _tcp_options(url, url.hosts_tls)
     return redis.Redis(connection_pool=redis.ConnectionPool(host=host, port=port, **options, **tcp))
 
 

@@ -26,7 +26,7 @@ from ..exceptions import (
 )
 from ..url import CLUSTER, parse
 from .check import check, is_forbidden
-from .client import DRIVER_ERRORS, MAX_CALLS, begin, key_of, make_client, said
+from .client import DRIVER_ERRORS, MAX_CALLS, begin, key_of, make_client
 from .silence import Silences
 
 _logger = logging.getLogger(__name__)
@@ -178,8 +178,8 @@ class RedisServer:
             try:
                 turns.get(timeout=seconds)
             except queue.Empty:
-                busy = f"{self._named(place)}: {MAX_CALLS} calls are busy"
-                raise RedisUnavailableError(busy) from None
+                told = f"{self._named(place)}: {MAX_CALLS} calls are busy"
+                raise RedisUnavailableError(told) from None
             if place in self._silent:
                 turns.put(None)
                 raise self._unheard(place) from None
@@ -187,15 +187,15 @@ class RedisServer:
 
     def _translated(self, error: Exception, place: str, key: Any, had_time: bool) -> Exception:
         """Ours for a driver's error."""
-        what = f"{self._named(place)}: {said(error)}"
+        told = f"{self._named(place)}: {error}"
         if is_forbidden(error):
-            return RedisForbiddenError(what)
+            return RedisForbiddenError(told)
         elif isinstance(error, ResponseError) and not isinstance(error, ClusterDownError):
             wrong_type = str(error).startswith("WRONGTYPE")
-            return WrongTypeError(what) if wrong_type else RedisRefusedError(what)
+            return WrongTypeError(told) if wrong_type else RedisRefusedError(told)
         elif had_time and self._silent.add(place, key):
-            _logger.warning("%s does not answer: %s", self._named(place), said(error))
-        return RedisUnavailableError(what)
+            _logger.warning("%s does not answer: %s", self._named(place), error)
+        return RedisUnavailableError(told)
 
     # -- silence -----------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class RedisServer:
         except ResponseError:
             return True
         except DRIVER_ERRORS as error:
-            _logger.debug("%s: %s", self._named(place), said(error))
+            _logger.debug("%s: %s", self._named(place), error)
             return not place and bool(self._client.place(key))
         return True
 

@@ -33,16 +33,17 @@ def require_signature(function: Callable[..., Any] | None, *parameters: str) -> 
     _require_parameters(str(getattr(function, "__qualname__", function)), actual, parameters)
 
 
-def require_signature_in(path: str, name: str, *parameters: str) -> None:
-    """The same for a function, or ``Class.method``, of a module that is not to be imported yet."""
-    body = ast.parse(Path(path).read_bytes()).body
-    actual = None
-    for part in name.split("."):
-        found = {node.name: node for node in body if isinstance(node, _NAMED)}.get(part)
-        body = found.body if found else []
-        if isinstance(found, ast.FunctionDef):
-            actual = [argument.arg for argument in found.args.args]
-    _require_parameters(name, actual, parameters)
+def require_signatures_in(path: str, parameters: dict[str, tuple[str, ...]]) -> None:
+    """The same for functions, or ``Class.method``, of a module that is not to be imported yet."""
+    module = ast.parse(Path(path).read_bytes())
+    for name, expected in parameters.items():
+        body, actual = module.body, None
+        for part in name.split("."):
+            found = {node.name: node for node in body if isinstance(node, _NAMED)}.get(part)
+            body = found.body if found else []
+            if isinstance(found, ast.FunctionDef):
+                actual = [argument.arg for argument in found.args.args]
+        _require_parameters(name, actual, expected)
 
 
 def _require_parameters(name: str, actual: list[str] | None, expected: tuple[str, ...]) -> None:

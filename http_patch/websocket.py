@@ -20,7 +20,7 @@ from odoo.tools import file_path
 
 from ..sessions import SessionStoreUnavailable
 from . import registry as registry_patch
-from .shape import require_signature_in
+from .shape import require_signatures_in
 
 _logger = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ def check() -> None:
         path = file_path("bus/websocket.py")
     except FileNotFoundError:  # this Odoo has no websockets
         return
-    require_signature_in(path, "acquire_cursor", "db")
-    require_signature_in(path, "Websocket._terminate", "self")
+    require_signatures_in(path, {"acquire_cursor": ("db",), "Websocket._terminate": ("self",)})
 
 
 def apply() -> None:

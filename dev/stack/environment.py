@@ -108,10 +108,14 @@ def odoo_path() -> Path:
     return root / "usr/lib/python3/dist-packages"
 
 
-def bytecode() -> dict[str, str]:
-    """Variables that let Python compile Odoo once, not in each process, nor beside its source."""
-    folder = str(home() / "bytecode")
-    return {"PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+def odoo_variables() -> dict[str, str]:
+    """Variables with which Python finds Odoo, and compiles it once: not in each process, nor beside
+    its source."""
+    return {
+        "PYTHONPATH": str(odoo_path()),
+        "PYTHONPYCACHEPREFIX": str(home() / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
 
 
 def python() -> Path:

@@ -620,8 +620,7 @@ def odoo_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what would override an odoo.conf (PGHOST, ODOO_...)."""
     foreign = ("PG", "ODOO_", "REDIS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    own = {"PYTHONPATH": str(environment.odoo_path()), "PYTHONUNBUFFERED": "1"}
-    return {**kept, **own, **environment.bytecode(), **extra}
+    return {**kept, **environment.odoo_variables(), "PYTHONUNBUFFERED": "1", **extra}
 
 
 @functools.cache
