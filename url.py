@@ -22,9 +22,11 @@ Traceback (most recent call last):
 ValueError: a Cluster has no numbered databases
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple
+from urllib.parse import unquote
 
 SINGLE, SENTINEL, CLUSTER = "single", "sentinel", "cluster"
 EXAMPLES = (
@@ -49,6 +51,29 @@ _VALUES = {
     "ssl_cert_reqs": {"none", "optional", "required"},
     "sentinel_tls": {"true", "false"},
 }
+
+
+class _Parts(NamedTuple):
+    """The parts of any URL, as text (RFC 3986, appendix B).
+
+    Not by ``urllib``: some releases of Python take a list of hosts for one, and refuse an IPv6
+    address in it.
+    """
+
+    scheme: str
+    authority: str
+    path: str
+    query: str
+    fragment: str
+
+    @classmethod
+    def of(cls, text: str) -> "_Parts":
+        found = re.fullmatch(
+            r"(?:([^:/?#]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", text, re.DOTALL
+        )
+        assert found, "this matches any text"
+        scheme, *others = found.groups(default="")
+        return cls(scheme.lower(), *others)
 
 
 @dataclass(frozen=True)
@@ -96,8 +121,8 @@ def masked(url: str) -> str:
     >>> masked("redis://odoo:not:enc@ded@cache")
     'redis://odoo:***@cache'
     """
-    parts = urlsplit(url)
-    credentials, at, address = parts.netloc.rpartition("@")
+    parts = _Parts.of(url)
+    credentials, at, address = parts.authority.rpartition("@")
     user, colon, _password = credentials.partition(":")
     hidden = f"{user}{colon}{'***' if colon else ''}{at}"
     return f"{parts.scheme}://{hidden}{address}{parts.path}"
@@ -108,10 +133,9 @@ def parse(text: str) -> RedisURL:
 
     :raises ValueError: with what is wrong with it; never with the password
     """
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ValueError("it is not a URL") from None
+    if any(ord(character) < 32 for character in text):
+        raise ValueError("it has a control character, such as a line break")
+    parts = _Parts.of(text)
     topology = _TOPOLOGIES.get(parts.scheme)
     if topology is None:
         raise ValueError(f"its scheme is none of {', '.join(_TOPOLOGIES)}")
@@ -119,7 +143,7 @@ def parse(text: str) -> RedisURL:
         raise ValueError("it has a '#' (in a password, write %23)")
     if "@" in parts.path + parts.query:  # the end of a password may have come to be there
         raise ValueError("it has a '@' after its host (in a password, percent-encode / ? @ :)")
-    credentials, at, address = parts.netloc.rpartition("@")
+    credentials, at, address = parts.authority.rpartition("@")
     username, _colon, password = credentials.partition(":")
     if at and not password:
         raise ValueError("its password is missing")

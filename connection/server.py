@@ -53,7 +53,6 @@ class RedisServer:
         self, url: str, *, half: str, timeout: float, request: Callable[[], Any] = lambda: None
     ) -> None:
         self._url = parse(url)
-        self._half = half
         self.shown_url = str(self._url) if half == "sessions" else f"{self._url} ({half})"
         self._timeout = timeout
         self._request = request

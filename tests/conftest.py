@@ -4,31 +4,83 @@ import contextlib
 import functools
 import itertools
 import os
-import re
+import random
+import threading
 import uuid
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from stack import topologies as stacks
+from stack.provision import environment
 from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 
-# Odoo's and the addon's modules are imported in the fixtures: pytest reads this file before
+# Odoo's and the addon's modules are imported in the functions: pytest reads this file before
 # pytest-odoo has told Odoo where its addons are.
 
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
-TOPOLOGIES = ("old", "valkey", "unix", "tls", "access", "sentinel", "cluster")
-RESTRICTED = ("access", "sentinel", "cluster")
-TOPOLOGY = os.environ.get("TOPOLOGY")  # of the tests that need no particular one
-USER, PASSWORD = "odoo", "s3/cr#t"
+MODULES = ["web", "bus", "auth_totp"]  # in every database
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a module in one process, for they share servers, unless it has SPREAD."""
+    for item in items:
+        if not getattr(item.module, "SPREAD", False):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many of the bugs that tests plant were found."""
+    reports = [
+        (outcome, report)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.when == "call" and "plant" in report.keywords
+    ]
+    if reports:
+        found = sum(outcome == "passed" for outcome, _report in reports)
+        terminalreporter.write_line(f"planted bugs: {found} of {len(reports)} found")
+
+
+@pytest.fixture(scope="session")
+def seed(request):
+    """Of what is left to chance in this run: ``--hypothesis-seed``."""
+    given = request.config.getoption("hypothesis_seed")
+    number = int(given) if given and given.isdigit() else random.randrange(2**32)
+    print(f"seed {number}")
+    return number
+
+
+@pytest.fixture(scope="session", autouse=True)
+def load_registry(postgres):
+    """Instead of pytest-odoo's: a database of this process's own."""
+    import odoo.sql_db
+    from odoo.modules.registry import Registry
+    from odoo.tools import config
+
+    threading.current_thread().testing = True
+    name = f"pytest_{os.getpid()}"
+    postgres.dropdb(name)
+    init_database(postgres, name, MODULES)
+    config["db_name"] = [name]
+    Registry(name)
+    yield
+    odoo.sql_db.close_db(name)
+    postgres.dropdb(name)
+
+
+@pytest.fixture(scope="session")
+def odoo_types():
+    """The types of Odoo can be encoded, as ``post_load`` makes them."""
+    from odoo.addons.redis_session_ormcache.http_patch import cached_values
+
+    cached_values.check()
+    cached_values.apply()
 
 
 @pytest.fixture(scope="session")
 def redis(request, tmp_path_factory):
     """A Redis server for all tests that leave it running; `TOPOLOGY` may name another one."""
-    if TOPOLOGY:
-        yield request.getfixturevalue("topologies")(TOPOLOGY)
+    if name := os.environ.get("TOPOLOGY"):
+        yield request.getfixturevalue("topologies")(name)
         return
     with Redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
@@ -37,54 +89,15 @@ def redis(request, tmp_path_factory):
 @pytest.fixture(scope="session")
 def topologies(tmp_path_factory):
     """Gives the Redis of a name in ``TOPOLOGIES``, for all tests that leave it running."""
+    from odoo.addons.redis_session_ormcache.tests.support.topologies import topology
+
     with contextlib.ExitStack() as running:
 
         @functools.cache
         def start(name):
-            folder = tmp_path_factory.mktemp(name)
-            if name == "tls":
-                return running.enter_context(
-                    stacks.TLSRedis(folder, stacks.Certificates(folder / "certificates"))
-                )
-            if name in PLAIN:
-                return running.enter_context(PLAIN[name](folder))
-            return SimpleNamespace(url=running.enter_context(restricted(name, folder)))
+            return running.enter_context(topology(name, tmp_path_factory.mktemp(name)))
 
         yield start
-
-
-PLAIN = {"old": stacks.OldRedis, "valkey": stacks.Valkey, "unix": stacks.UnixRedis}
-
-
-@contextlib.contextmanager
-def restricted(name, folder):
-    """The URL of a Redis for the user that the documentation says is enough."""
-    rule = access_rule()
-    if name == "access":
-        with Redis(folder) as redis:
-            stacks.add_user(redis, USER, PASSWORD, rule)
-            yield stacks.as_user(redis.url, USER, PASSWORD)
-    elif name == "sentinel":
-        with stacks.Sentinels(folder, password="theirs", sentinel_password="0ther") as redis:
-            for server in redis.servers:
-                stacks.add_user(server, USER, PASSWORD, rule)
-            for sentinel in redis.sentinels:
-                stacks.add_user(sentinel, "watch", PASSWORD, access_rule("on the sentinels"))
-            url = stacks.as_user(redis.url, USER, PASSWORD).partition("?")[0]
-            yield f"{url}?sentinel_username=watch&sentinel_password={PASSWORD.replace('#', '%23')}"
-    else:
-        with stacks.Cluster(folder) as redis:
-            for node in redis.nodes:
-                stacks.add_user(node, USER, PASSWORD, f"{rule} {access_rule('In a Cluster')}")
-            yield stacks.as_user(redis.url, USER, PASSWORD)
-
-
-def access_rule(place=None):
-    """What the documentation says that a user needs: in all, or in one place besides."""
-    text = (Path(__file__).parents[1] / "readme/CONFIGURE.md").read_text()
-    if place:
-        return re.search(rf"{place}[^`]*`([^`]+)`", text)[1].replace("\n", " ")
-    return re.search(r"ACL SETUSER odoo on >password (.+)", text)[1]
 
 
 @pytest.fixture
@@ -98,6 +111,8 @@ def own_redis(tmp_path):
 def raw(redis):
     """A plain redis-py client, to look at what is really stored."""
     import redis as driver
+
+    from odoo.addons.redis_session_ormcache.tests.support.topologies import RESTRICTED, TOPOLOGY
 
     if TOPOLOGY in RESTRICTED:
         pytest.skip(f"looks at all keys, which the user of {TOPOLOGY} may not")
@@ -129,12 +144,12 @@ def redis_store(make_store, redis):
     return make_store(redis)
 
 
-@pytest.fixture(params=["filesystem", "redis", *TOPOLOGIES])
+@pytest.fixture
 def store(request, tmp_path, monkeypatch):
     """Odoo's own store, then ours, on one Redis after the other."""
     if request.param == "redis":
         store = request.getfixturevalue("redis_store")
-    elif request.param in TOPOLOGIES:
+    elif request.param != "filesystem":
         redis = request.getfixturevalue("topologies")(request.param)
         store = request.getfixturevalue("make_store")(redis)
     else:
@@ -180,23 +195,23 @@ def new_session():
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """The PostgreSQL server that Odoo's configuration names: running already."""
     from odoo.tools import config
 
-    server = PostgreSQL(tmp_path_factory.mktemp("postgres"), port=int(config["db_port"]))
+    server = PostgreSQL(environment.home() / "test/postgresql", port=int(config["db_port"]))
     server.host, server.user = config["db_host"] or "127.0.0.1", config["db_user"]
     return server
 
 
 @pytest.fixture(scope="session")
 def make_database(postgres):
-    """Make a database with web, bus and auth_totp; a copy, so it takes a moment only."""
+    """Make a database with ``MODULES``; a copy, so it takes a moment only."""
     names = []
 
     def make():
         names.append(f"test_{uuid.uuid4().hex[:8]}")
-        init_database(postgres, names[-1], ["web", "bus", "auth_totp"])
+        init_database(postgres, names[-1], MODULES)
         return names[-1]
 
     yield make

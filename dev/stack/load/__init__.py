@@ -1,0 +1,9 @@
+"""Users on a site, who notice everything."""
+
+from .footprint import Footprint
+from .site import Site
+from .users import LOGGED_OUT, RIGHT, UNAVAILABLE, WRONG, Answer, Crowd, User
+
+__all__ = [
+    "LOGGED_OUT", "RIGHT", "UNAVAILABLE", "WRONG", "Answer", "Crowd", "Footprint", "Site", "User",
+]  # fmt: skip

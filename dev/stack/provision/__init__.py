@@ -1,0 +1,1 @@
+"""Making everything that the project needs to run."""

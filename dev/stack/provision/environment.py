@@ -1,0 +1,335 @@
+"""Everything the project needs to run, made in one private folder from Python 3, git and apt alone.
+
+`home()` is `<checkout>/.dev`, or `$ODOO_DEV_HOME`. Each part is built on first use, aside, and put
+in place in one step; a stamp written last says from what it was made, so a second call costs
+nothing and an interrupted one starts that part again. Nothing else changes, but see `public()`.
+
+Settings: `ODOO_DEV_HOME` (the folder), `ODOO_PATH` (an Odoo 19.0 source tree to use),
+`ODOO_DEV_PRIVATE=1` (ignore the servers and the browser of the machine and unpack private ones).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import stat
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from . import apt
+from .apt import SetupError
+from .parts import CHECKOUT, home, part, run, write
+
+__all__ = ["CHECKOUT", "home"]  # from here too
+
+ADDON = "redis_session_ormcache"
+REQUIREMENTS = CHECKOUT / "dev/requirements.txt"
+ODOO_SUITE = "sid"
+ODOO_PACKAGES = (
+    *("odoo-19", "libjs-jquery", "libjs-underscore", "libjs-jquery-form"),
+    *("fonts-inconsolata", "fonts-montserrat", "fonts-roboto-unhinted"),
+)
+# Debian's Odoo lacks this file, which is not free, yet lists it among the web client's: each page
+# logs an error, at which Odoo's tours fail. It blurs the background of calls; an empty one will do.
+ODOO_LACKS = "odoo/addons/mail/static/lib/selfie_segmentation/selfie_segmentation.js"
+ODOO_FROM_GIT = """Run
+    git clone --depth 1 --branch 19.0 https://github.com/odoo/odoo
+and set ODOO_PATH to the folder it makes, to do without."""
+# program: package
+SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
+# Not in every suite, and built for a newer C library than that of many machines: it brings its own.
+VALKEY = "valkey-server"
+VALKEY_PACKAGES = (
+    *(
+        VALKEY,
+        "valkey-tools",
+        "libc6",
+        "libssl3t64",
+        "libzstd1",
+        "zlib1g",
+        "libsystemd0",
+        "libcap2",
+    ),
+    *("libjemalloc2", "libstdc++6", "libgcc-s1", "liblzf1", "libatomic1"),
+)
+# What Odoo's tests look for, in this order.
+BROWSERS = ("google-chrome", "chromium", "chromium-browser", "google-chrome-stable")
+# Odoo adds --headless, --no-sandbox, --disable-gpu and others.
+BROWSER_FLAGS = ("--disable-quic", "--disable-component-update", "--disable-sync")
+FONTS = """<fontconfig>
+<dir>{root}/usr/share/fonts</dir>
+<cachedir>{cache}</cachedir>
+</fontconfig>
+"""
+POSTGRES_PROGRAMS = ("initdb", "postgres", "psql", "createdb", "dropdb")
+
+
+# --- where things are
+
+
+@functools.cache
+def public() -> Path:
+    """A folder PostgreSQL's user can reach: `home()`, but one under /var/tmp for root.
+
+    PostgreSQL refuses to run as root, and the user it runs as instead may not enter `home()`
+    (a checkout in /root). So root's unpacked servers and PostgreSQL's data live here.
+    """
+    if os.geteuid() != 0:
+        return home()
+    folder = Path("/var/tmp") / f"{ADDON}-0-{hashlib.sha256(str(home()).encode()).hexdigest()[:12]}"
+    folder.mkdir(mode=0o711, exist_ok=True)
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != 0:
+        raise SetupError(f"{folder} exists and is not root's: remove it.")
+    folder.chmod(0o711)
+    return folder
+
+
+def odoo_path() -> Path:
+    """The folder to put on PYTHONPATH to import `odoo`."""
+    if given := os.environ.get("ODOO_PATH"):
+        path = Path(given).resolve()
+        if not (path / "odoo/release.py").is_file():
+            raise SetupError(f"ODOO_PATH={given}: no odoo/release.py there.")
+        return path
+    root = part("odoo", " ".join([ODOO_SUITE, *ODOO_PACKAGES, ODOO_LACKS]), home(), _make_odoo)
+    return root / "usr/lib/python3/dist-packages"
+
+
+def odoo_variables() -> dict[str, str]:
+    """Variables with which Python finds Odoo, and compiles it once: not in each process, nor beside
+    its source."""
+    return {
+        "PYTHONPATH": str(odoo_path()),
+        "PYTHONPYCACHEPREFIX": str(home() / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+
+
+def python() -> Path:
+    """The Python of the virtualenv."""
+    inputs = f"Python {sys.version_info[:2]}\n{REQUIREMENTS.read_text()}"
+    return part("venv", inputs, home(), _make_venv, in_place=True) / "bin/python"
+
+
+def run_in_virtualenv(module: str, *folders: Path) -> NoReturn:
+    """Go on as `python -m module`, with this process's arguments, where Odoo can be imported.
+
+    :param folders: where modules are found, besides `dev/`
+    """
+    try:
+        command, variables = [str(python()), "-u", "-m", module, *sys.argv[1:]], odoo_variables()
+    except SetupError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    found = [variables["PYTHONPATH"], str(CHECKOUT / "dev"), *map(str, folders)]
+    os.execve(
+        command[0], command, {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(found)}
+    )
+
+
+def odoo_command() -> list[str]:
+    """The command that runs Odoo.
+
+    A launcher, because `python -m odoo` cannot start the evented process of a prefork server:
+    Odoo runs `sys.argv[0]` again, and `odoo/__main__.py` is no script.
+    """
+    launcher = home() / "bin/odoo"
+    text = (
+        f"#!{python()}\n"
+        "import sys\n\n"
+        f"sys.path[0] = {str(odoo_path())!r}  # instead of this script's folder\n\n"
+        "from odoo.cli.command import main\n\n"
+        "main()\n"
+    )
+    write(launcher, text, 0o755)
+    return [str(python()), str(launcher)]
+
+
+def addons_path() -> str:
+    """The value of --addons-path: Odoo's addons and a folder that holds a link to this checkout."""
+    link = home() / "addons" / ADDON
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink() or link.readlink() != CHECKOUT:
+        link.unlink(missing_ok=True)
+        link.symlink_to(CHECKOUT)
+    return f"{odoo_path() / 'addons'},{link.parent}"
+
+
+def postgres_bin() -> Path:
+    """The folder of PostgreSQL's programs: the newest installed, else a private one."""
+    installed = _versions(Path("/"))
+    if found := shutil.which("initdb"):
+        installed.append(Path(found).resolve().parent)
+    folders = ([] if _private() else installed) or _versions(_servers("postgresql"))
+    for folder in folders:
+        if all((folder / name).exists() for name in POSTGRES_PROGRAMS):
+            return folder
+    raise SetupError(f"PostgreSQL has no {' '.join(POSTGRES_PROGRAMS)} in {folders}")
+
+
+def binary(name: str) -> Path:
+    """A program of `SERVERS`, or Valkey: the machine's own, else a private one."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    if not _private() and (found := shutil.which(name, path=path)):
+        return Path(found)
+    if name == VALKEY:
+        inputs = " ".join([ODOO_SUITE, *VALKEY_PACKAGES])
+        return part(VALKEY, inputs, public() / "root", _make_valkey) / "usr/bin" / VALKEY
+    root = _servers(SERVERS[name])
+    for folder in ("usr/bin", "usr/sbin"):
+        if (root / folder / name).exists():
+            return root / folder / name
+    raise SetupError(f"{name} is not in the package {SERVERS[name]}")
+
+
+def browser() -> Path:
+    """A script for Odoo's tests, which starts the machine's own browser, else a private Chromium.
+
+    It has the first name they look for, so they find it when its folder is first on PATH.
+    """
+    script = home() / "browser" / BROWSERS[0]
+    found = [] if _private() else [path for name in BROWSERS if (path := shutil.which(name))]
+    command = [path for path in found if Path(path) != script][:1]
+    if not command:
+        root = _servers("chromium")
+        program = root / "usr/lib/chromium/chromium"  # usr/bin/chromium has absolute paths
+        variables = {**library_path(program), "HOME": str(script.parent)}  # it writes there
+        if not Path("/etc/fonts/fonts.conf").exists():
+            fonts = script.with_name("fonts.conf")
+            write(fonts, FONTS.format(root=root, cache=script.with_name("fonts")))
+            variables["FONTCONFIG_FILE"] = str(fonts)
+        command = ["env", *(f"{name}={value}" for name, value in variables.items()), str(program)]
+    write(script, f'#!/bin/sh\nexec {shlex.join([*command, *BROWSER_FLAGS])} "$@"\n', 0o755)
+    return script
+
+
+def library_path(program: Path) -> dict[str, str]:
+    """The LD_LIBRARY_PATH a program needs, if it is an unpacked one."""
+    base = public() / "root"
+    if base not in program.parents:
+        return {}
+    root = base / program.relative_to(base).parts[0]
+    tops = ("lib/*", "usr/lib/*", "usr/lib/*/*")  # the last for PulseAudio's own
+    folders = {lib.parent for top in tops for lib in root.glob(f"{top}/lib*.so*")}
+    return {"LD_LIBRARY_PATH": ":".join(map(str, sorted(folders)))} if folders else {}
+
+
+def runnable(program: Path) -> list[str]:
+    """The command that runs a program: by the loader it was unpacked with, if there is one."""
+    base = public() / "root"
+    if base in program.parents:
+        root = base / program.relative_to(base).parts[0]
+        for loader in root.glob("usr/lib/*/ld-linux-*.so.*"):
+            path = library_path(program)["LD_LIBRARY_PATH"]
+            return [str(loader), "--library-path", path, str(program)]
+    return [str(program)]
+
+
+# --- making the parts
+
+
+def _make_odoo(folder: Path) -> None:
+    if not apt.available():
+        raise SetupError(f"Odoo is fetched with apt, which is not here.\n{ODOO_FROM_GIT}")
+    try:
+        odoo = apt.Apt(folder / "odoo", run, ODOO_SUITE)
+        odoo.update()
+        debs = odoo.download(*ODOO_PACKAGES)
+        own = apt.Apt(folder / "own", run)
+        own.update()
+        debs += own.download("fonts-font-awesome")
+    except SetupError as error:
+        raise SetupError(f"{error}\n{ODOO_FROM_GIT}") from None
+    print("unpack Odoo", file=sys.stderr, flush=True)
+    apt.unpack(debs, folder / "result")
+    write(folder / "result/usr/lib/python3/dist-packages" / ODOO_LACKS, "")
+
+
+def _make_venv(folder: Path) -> None:
+    argv = [sys.executable, "-m", "venv", str(folder)]
+    pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
+    if importlib.util.find_spec("ensurepip"):
+        run("make a virtualenv", argv, home())
+    else:  # Debian without python3-venv
+        run("make a virtualenv", [*argv, "--without-pip"], home())
+        wheel = str(_pip_wheel(folder))
+        run("install pip", [pip[0], f"{wheel}/pip", "install", "--no-index", wheel], home())
+    argv = [*pip, "install", "--quiet", "-r", str(REQUIREMENTS)]
+    run("install the Python packages", argv, folder)
+
+
+def _pip_wheel(folder: Path) -> Path:
+    if not apt.available():
+        raise SetupError("This Python cannot make virtualenvs with pip: install python3-venv.")
+    source = apt.Apt(folder / "apt", run)
+    source.update()
+    apt.unpack(source.download("python3-pip-whl"), folder / "pip")
+    return next((folder / "pip").glob("usr/share/python-wheels/pip-*.whl"))
+
+
+def _servers(package: str) -> Path:
+    """The folder a package is unpacked in, with the libraries the machine lacks."""
+
+    def make(folder: Path) -> None:
+        if not apt.available():
+            raise SetupError(f"Install {package}: there is no apt to fetch a private one.")
+        source = apt.Apt(folder / "apt", run)
+        source.update()
+        names = [package]
+        if package == "postgresql":  # the package of that name is empty
+            names = [source.dependency(package, r"postgresql-\d+") or package]
+        apt.unpack(source.download_with_dependencies(*names), folder / "result")
+
+    return part(package, f"{package} {_release()}", public() / "root", make)
+
+
+def _make_valkey(folder: Path) -> None:
+    if not apt.available():
+        raise SetupError(f"Install {VALKEY}: there is no apt to fetch a private one.")
+    source = apt.Apt(folder / "apt", run, ODOO_SUITE)
+    source.update()
+    apt.unpack(source.download(*VALKEY_PACKAGES), folder / "result")
+
+
+def _versions(root: Path) -> list[Path]:
+    """PostgreSQL's program folders under a root, newest first."""
+    folders = root.glob("usr/lib/postgresql/*/bin/initdb")
+    return [path.parent for path in sorted(folders, key=lambda path: -float(path.parts[-3]))]
+
+
+def _private() -> bool:
+    return bool(os.environ.get("ODOO_DEV_PRIVATE"))
+
+
+def _release() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/etc/os-release").read_text()
+    return ""
+
+
+def setup() -> dict[str, str]:
+    """Make every part; where each is, by name."""
+    return {
+        "home": str(home()),
+        "python": str(python()),
+        "odoo": str(odoo_path()),
+        "run odoo": odoo_command()[-1],
+        "addons path": addons_path(),
+        "postgresql": str(postgres_bin()),
+        **{name: str(binary(name)) for name in (*SERVERS, VALKEY)},
+        "browser": str(browser()),
+    }
+
+
+def remove() -> None:
+    """Remove everything that was made, /var/tmp included."""
+    for folder in {home(), public()}:
+        shutil.rmtree(folder, ignore_errors=True)

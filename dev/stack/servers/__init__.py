@@ -1,0 +1,36 @@
+"""Real servers on free loopback ports, each in a folder of its own.
+
+All are context managers::
+
+    with PostgreSQL(folder / "pg") as postgres, Redis(folder / "redis") as redis:
+        init_database(postgres, "shop", ["web"])
+        with Odoo("one", folder / "one", postgres, database="shop") as node:
+            urllib.request.urlopen(node.url)
+"""
+
+from .cluster import Cluster
+from .island import Island
+from .nginx import Nginx
+from .odoo import LOAD, Odoo, Worker, init_database, odoo_environment, write_conf
+from .postgresql import PostgreSQL, digest
+from .process import (
+    Server,
+    ServerError,
+    alive,
+    free_port,
+    listens,
+    start_all,
+    stop_all,
+    until,
+)
+from .proxy import Proxy
+from .redis import OldRedis, Redis, UnixRedis, Valkey, add_user, as_user
+from .sentinels import SERVICE, Sentinels
+from .tls import Certificates, TLSRedis
+
+__all__ = [
+    "LOAD", "SERVICE", "Certificates", "Cluster", "Island", "Nginx", "Odoo", "OldRedis",
+    "PostgreSQL", "Proxy", "Redis", "Sentinels", "Server", "ServerError", "TLSRedis", "UnixRedis",
+    "Valkey", "Worker", "add_user", "alive", "as_user", "digest", "free_port", "init_database",
+    "listens", "odoo_environment", "start_all", "stop_all", "until", "write_conf",
+]  # fmt: skip

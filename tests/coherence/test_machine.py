@@ -1,0 +1,769 @@
+"""Whatever workers do and whatever befalls them, no read is older than promised, or uncommitted."""
+
+import contextlib
+import functools
+import itertools
+import logging
+import os
+from collections import Counter
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from odoo.modules.registry import Registry
+from odoo.orm.registry import _CACHES_BY_KEY
+from odoo.sql_db import Savepoint
+from odoo.tools import config
+from odoo.tools.cache import ormcache
+
+from odoo.addons.redis_session_ormcache.connection import RedisServer
+from odoo.addons.redis_session_ormcache.http_patch import ormcache as lookup_patch
+from odoo.addons.redis_session_ormcache.http_patch import registry as registry_patch
+from odoo.addons.redis_session_ormcache.http_patch import savepoint as savepoint_patch
+from odoo.addons.redis_session_ormcache.ormcache import (
+    Generation,
+    RemoteTier,
+    SharedOrmcache,
+    policy,
+    transaction,
+)
+from odoo.addons.redis_session_ormcache.ormcache.shared import Place
+from odoo.addons.redis_session_ormcache.tests.coherence.cluster import (
+    CALLS,
+    KEYS_OF,
+    Cluster,
+    IncoherentError,
+)
+from odoo.addons.redis_session_ormcache.tests.support.dose import dose
+from stack.servers import Redis
+
+STEPS = dose(6_000, 100_000)
+STEPS_OF_ONE = 60
+STEPS_TO_FIND = 10_000
+WORKERS = 3
+MAX_BYTES = 2**20
+PHASES = [Phase.explicit, Phase.generate]
+
+
+@pytest.fixture(scope="module")
+def cluster_database(postgres):
+    """A database with nothing in it."""
+    name = f"coherence_{os.getpid()}"
+    postgres.createdb(name)
+    yield name
+    postgres.dropdb(name)
+
+
+@pytest.fixture(scope="module")
+def cluster_redis(tmp_path_factory):
+    """A Redis that may be emptied."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def make_cluster(monkeypatch, cluster_database, cluster_redis):
+    """Make a cluster; the addon's patches are in force meanwhile."""
+    import redis as driver
+
+    servers = [RedisServer(cluster_redis.url, half="ormcache", timeout=5.0) for _ in range(WORKERS)]
+    tiers = [RemoteTier(server, max_bytes=MAX_BYTES) for server in servers]
+    for name in ("get_sequences", "check_signaling", "reset_changes", "new"):
+        monkeypatch.setattr(Registry, name, vars(Registry)[name])
+    monkeypatch.setattr(ormcache, "lookup", ormcache.lookup)
+    monkeypatch.setattr(Savepoint, "rollback", Savepoint.rollback)
+    monkeypatch.setattr(registry_patch, "_make_shared", None, raising=False)
+    monkeypatch.setattr(registry_patch, "_own_fingerprint", None)
+    Registry.new = classmethod(lambda _cls, _name, **_options: Cluster.now.reload())
+    registry_patch.apply(
+        lambda database: SharedOrmcache(Cluster.now.acting.tier, database, "c", {}), "one"
+    )
+    savepoint_patch.apply()
+    lookup_patch.apply()
+    monkeypatch.setitem(config.options.maps[0], "test_enable", False)
+    # One thread plays all of them: nobody is to wait for another, and nothing is too cheap.
+    monkeypatch.setattr(transaction, "PATIENCE", 0.0)
+    monkeypatch.setattr(transaction, "MAX_PATIENCE", 0.0)
+    monkeypatch.setattr(policy, "CHEAP", 0.0)
+    monkeypatch.setattr(transaction, "PUBLISH_AFTER", transaction.PUBLISH_AFTER)
+    watch(monkeypatch)
+    for name in ("odoo.registry", "odoo.addons.redis_session_ormcache.ormcache.shared"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+    figures = Counter()
+    with driver.Redis.from_url(cluster_redis.url) as raw:
+        make = functools.partial(Cluster, cluster_database, raw, tiers, figures)
+        make.figures = figures
+        yield make
+    for server in servers:
+        server.disconnect()
+
+
+def watch(monkeypatch):
+    """Tell the cluster what is read, stored and published."""
+    hash_, load, store = SharedOrmcache._hash, SharedOrmcache.load, SharedOrmcache.store
+    read_generation, publish = registry_patch.read_generation, RemoteTier.publish
+    offer = transaction.Transaction.offer
+    storing = []
+
+    def watched_generation(registry, cr):
+        generation = read_generation(registry, cr)
+        Cluster.now.saw(generation, cr)
+        return generation
+
+    def watched_hash(self, container, generation, transaction):
+        found = hash_(self, container, generation, transaction)
+        Cluster.now.hashes[found.key] = container, generation.token(container)
+        return found
+
+    def watched_load(self, place, model):
+        found = load(self, place, model)
+        if found:
+            Cluster.now.found.append((place.method.name.rpartition(".")[2], found[0]))
+        return found
+
+    def watched_store(self, place, value, cost, *, publish):
+        storing[:] = place, value
+        store(self, place, value, cost, publish=publish)
+
+    def watched_offer(self, entry):
+        Cluster.now.offered(*storing, entry.sealed)
+        offer(self, entry)
+
+    def watched_publish(self, key, values):
+        for _field, sealed in values:
+            Cluster.now.published(key, sealed)
+        return publish(self, key, values)
+
+    monkeypatch.setattr(registry_patch, "read_generation", watched_generation)
+    monkeypatch.setattr(SharedOrmcache, "_hash", watched_hash)
+    monkeypatch.setattr(SharedOrmcache, "load", watched_load)
+    monkeypatch.setattr(SharedOrmcache, "store", watched_store)
+    monkeypatch.setattr(transaction.Transaction, "offer", watched_offer)
+    monkeypatch.setattr(RemoteTier, "publish", watched_publish)
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+# What may happen, and how often.
+ACTIONS = {
+    "serve": 18,
+    "read": 18,
+    "begin": 8,
+    "write": 8,
+    "change": 10,
+    "commit": 8,
+    "rollback": 5,
+    "savepoint": 4,
+    "attempt": 6,
+    "signal": 4,
+    "late_signal": 4,
+    "check": 5,
+    "overtake": 6,
+    "clear": 2,
+    "evict": 3,
+    "redis": 6,
+    "crash": 1,
+    "dump": 2,
+    "restore": 2,
+    "replace": 1,
+    "tidy": 1,
+}
+D1 = ("default", "d1")
+NUMBERS = st.integers(0, 999)
+# Calls that have to do with each other; a few only, so that they meet.
+FAMILIES = [
+    (D1,),
+    (D1, ("default", "d2"), ("stable", "s1")),
+    (("_get_param", "d1"), ("greeting", "d1")),
+    (D1, ("summary",)),
+    (("default", "s1"), ("stable", "s1"), ("summary",)),
+    (("templates", "g1"), ("groups", "g1"), ("page",)),
+    (("templates", "t1"), ("summary",), ("page",)),
+]
+WAYS_TO_BEGIN = ("request", "request", "check", "rpc", "bare")
+
+
+def build(make_cluster):
+    """The state machine."""
+
+    class Machine(RuleBasedStateMachine):
+        @initialize(
+            early=st.booleans(),
+            calls=st.sampled_from(FAMILIES),
+        )
+        def start(self, early, calls):
+            self.cluster = make_cluster()
+            self.cluster.figures["examples"] += 1
+            self.calls = calls
+            self.names = sorted({name for call in calls for name, _container in CALLS[call]})
+            # Publish as soon as it may be, or at the commit.
+            transaction.PUBLISH_AFTER = 0.0 if early else 1000.0
+
+        def teardown(self):
+            if hasattr(self, "cluster"):
+                self.cluster.close()
+
+        @rule(
+            action=st.sampled_from([name for name, often in ACTIONS.items() for _ in range(often)]),
+            number=NUMBERS,
+            other=NUMBERS,
+            flag=st.booleans(),
+        )
+        def step(self, action, number, other, flag):
+            self.cluster.figures["steps"] += 1
+            getattr(self, action)(number, other, flag)
+
+        def some(self, number):
+            """One of the open transactions, or a new one."""
+            opened = [
+                each for each in self.cluster.open() if each.thread not in each.worker.signals
+            ]
+            return opened[number % len(opened)] if opened else self.begin(number, number, False)
+
+        def look(self, opened, number, evict=False):
+            call = self.calls[number % len(self.calls)]
+            if evict:
+                self.cluster.evict(opened.registry, call)
+            self.cluster.read(opened, call)
+
+        def name(self, number):
+            return self.names[number % len(self.names)]
+
+        def begin(self, number, other, _flag):
+            threads = [
+                (worker, thread)
+                for worker in self.cluster.workers
+                for thread in range(worker.threads)
+                if thread not in worker.signals
+            ]
+            how = WAYS_TO_BEGIN[other % len(WAYS_TO_BEGIN)]
+            return self.cluster.begin(*threads[number % len(threads)], how)
+
+        def serve(self, number, other, evict):
+            opened = self.begin(number, other, evict)
+            self.look(opened, number // 8, evict)
+            self.look(opened, other // 8, evict)
+            self.cluster.commit(opened)
+            self.cluster.finish(opened)
+
+        def read(self, number, other, evict):
+            opened = self.some(number)
+            self.look(opened, other, evict)
+            self.look(opened, other // 8, evict)
+
+        def write(self, number, other, clear):
+            self.cluster.write(self.some(number), self.name(other), clear=clear)
+
+        def change(self, number, other, signal):
+            opened = self.begin(number, 0, signal)
+            if self.cluster.write(opened, self.name(other), clear=True):
+                self.cluster.commit(opened)
+            self.cluster.finish(opened)
+            if signal:
+                self.cluster.signal(opened.worker, opened.thread)
+
+        def clear(self, number, other, _flag):
+            keys = [*_CACHES_BY_KEY, "registry"]
+            self.cluster.clear(self.some(number), keys[other % len(keys)])
+
+        def commit(self, number, other, finish):
+            opened = self.some(number)
+            self.cluster.commit(opened)
+            if finish:
+                self.cluster.finish(opened)
+            if other % 2:
+                self.cluster.signal(opened.worker, opened.thread)
+
+        def rollback(self, number, other, finish):
+            opened = self.some(number)
+            self.cluster.rollback(opened, reset=bool(other % 4))
+            if finish:
+                self.cluster.finish(opened)
+
+        def savepoint(self, number, other, rollback):
+            opened = self.some(number)
+            if opened.savepoints and other % 3:
+                self.cluster.end_savepoint(opened, rollback=rollback)
+            else:
+                self.cluster.savepoint(opened)
+
+        def attempt(self, number, other, clear):
+            opened = self.some(number)
+            self.cluster.savepoint(opened)
+            if self.cluster.write(opened, self.name(other), clear=clear):
+                self.look(opened, number, evict=True)
+                self.cluster.end_savepoint(opened, rollback=True)
+
+        def signal(self, number, _other, halt):
+            waiting = [
+                (worker, thread)
+                for worker in self.cluster.workers
+                for thread, flagged in worker.flagged.items()
+                if flagged and thread not in worker.signals
+            ]
+            if waiting:
+                halt = halt and len(self.cluster.signals()) < WORKERS
+                self.cluster.signal(*waiting[number % len(waiting)], halt=halt)
+
+        def late_signal(self, number, other, flag):
+            signals = self.cluster.signals()
+            if signals and flag:
+                self.cluster.finish_signal(signals[number % len(signals)])
+            elif len(signals) < WORKERS:
+                opened = self.begin(number, 0, flag)
+                if self.cluster.write(opened, self.name(other), clear=True):
+                    self.cluster.commit(opened)
+                self.cluster.finish(opened)
+                self.cluster.signal(opened.worker, opened.thread, halt=True)
+
+        def check(self, number, other, alone):
+            opened = self.some(number)
+            if alone:
+                self.cluster.check(opened.worker, opened.thread)
+                self.look(opened, other)
+            elif not opened.worker.flagged[opened.thread]:
+                self.cluster.recheck(opened)
+
+        def overtake(self, number, other, alone):
+            """A cursor or, where the cursor does not check, tier 1 is behind what is signalled."""
+            opened = self.some(number)
+            worker, thread = opened.worker, opened.thread
+            self.change(1 - worker.number % 2, other, True)
+            if opened.cursor.closed or not alone:
+                opened = self.cluster.begin(worker, thread, "bare")
+            else:
+                self.cluster.check(worker, thread)
+            self.look(opened, other, evict=True)
+
+        def evict(self, number, _other, _flag):
+            self.cluster.evict(self.cluster.workers[number % WORKERS].registry)
+
+        def redis(self, number, other, flag):
+            match number % 8:
+                case 0:
+                    self.cluster.lose_everything()
+                case 1:
+                    self.cluster.lose_hash(other)
+                case 2 | 3:
+                    self.cluster.lose_field(other)
+                case _:
+                    self.cluster.swap(number, other)
+
+        def crash(self, number, _other, _flag):
+            self.cluster.crash(self.cluster.workers[number % WORKERS])
+
+        def dump(self, _number, _other, _flag):
+            self.cluster.save()
+
+        def restore(self, _number, _other, restart):
+            self.cluster.restore(restart=restart)
+
+        def replace(self, _number, _other, restart):
+            self.cluster.replace(restart=restart)
+
+        def tidy(self, _number, _other, _flag):
+            self.cluster.tidy()
+
+    return Machine
+
+
+def run(make_cluster, steps, number):
+    """Run it for about so many steps, which a number decides on."""
+    run_state_machine_as_test(
+        hypothesis.seed(number)(build(make_cluster)),
+        settings=settings(
+            max_examples=steps // STEPS_OF_ONE + 1,
+            stateful_step_count=STEPS_OF_ONE,
+            deadline=None,
+            database=None,
+            phases=PHASES,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+
+
+def test_no_read_is_wrong(make_cluster, seed):
+    """In at least ``STEPS`` no read is older than promised, nor of what is not committed."""
+    figures = make_cluster.figures
+    for number in itertools.count(seed):
+        if figures["steps"] >= STEPS:
+            break
+        run(make_cluster, max(STEPS - figures["steps"], 1_000), number)
+    print(dict(figures))
+
+
+# -- one after the other ---------------------------------------------------------------------------
+
+SUMMARY = ("summary",)
+
+
+def serve(cluster, worker, *calls, how="request", thread=0):
+    """A transaction that reads."""
+    opened = cluster.begin(worker, thread, how)
+    for call in calls:
+        cluster.read(opened, call)
+    cluster.commit(opened)
+    cluster.finish(opened)
+
+
+def change(cluster, worker, name, thread=0):
+    """A change that is signalled."""
+    opened = cluster.begin(worker, thread, "request")
+    assert cluster.write(opened, name, clear=True)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    cluster.signal(worker, thread)
+
+
+def a_cursor_without_a_check(cluster):
+    """What it computes with the help of tier 1 is no newer than that."""
+    one, two, _threads = cluster.workers
+    serve(cluster, one, D1)
+    change(cluster, two, "d1")
+    serve(cluster, one, SUMMARY, how="bare")
+    serve(cluster, two, SUMMARY)
+
+
+def an_old_snapshot(cluster, flagged=False):
+    """It leaves tier 1 alone after another cursor's check."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(one, 0, "check")
+    change(cluster, two, "d1")
+    cluster.check(one, 0)
+    if flagged:
+        cluster.clear(opened, "default")
+    cluster.read(opened, D1 if flagged else ("_get_param", "d1"))
+    cluster.commit(opened)
+    cluster.finish(opened)
+    cluster.signal(one, 0)
+    serve(cluster, one, SUMMARY if flagged else ("greeting", "d1"))
+    cluster.evict(two.registry)
+    serve(cluster, two, SUMMARY if flagged else ("greeting", "d1"))
+
+
+def an_old_snapshot_that_invalidates(cluster):
+    """So it does when it has invalidated something itself."""
+    an_old_snapshot(cluster, flagged=True)
+
+
+def a_rollback(cluster, clear=False, whole=True):
+    """What came of it is gone from tier 1 too."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(one, 0, "request")
+    if not whole:
+        cluster.savepoint(opened)
+    cluster.write(opened, "d1", clear=clear)
+    cluster.read(opened, D1)
+    if whole:
+        cluster.rollback(opened, reset=True)
+    else:
+        cluster.end_savepoint(opened, rollback=True)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    cluster.signal(one, 0)
+    one.is_exact = False
+    serve(cluster, one, SUMMARY)
+    serve(cluster, two, SUMMARY)
+
+
+def a_rollback_of_an_invalidation(cluster):
+    """The same, where a cache was cleared."""
+    a_rollback(cluster, clear=True)
+
+
+def a_savepoint(cluster):
+    """The same, to a savepoint."""
+    a_rollback(cluster, whole=False)
+
+
+def a_savepoint_with_an_invalidation(cluster):
+    """The same, to a savepoint after which a cache was cleared."""
+    a_rollback(cluster, clear=True, whole=False)
+
+
+def another_thread(cluster):
+    """What it has not committed is in tier 1, and nothing is computed from it for others."""
+    _one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=True)
+    cluster.read(opened, D1)
+    serve(cluster, threads, SUMMARY, thread=1)
+    cluster.rollback(opened, reset=True)
+    serve(cluster, two, SUMMARY)
+
+
+def a_reload(cluster):
+    """What was invalidated is asked of the registry in use."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(two, 0, "request")
+    cluster.clear(opened, "registry")
+    cluster.commit(opened)
+    cluster.finish(opened)
+    cluster.signal(two, 0)
+    opened = cluster.begin(one, 0, "check")
+    cluster.write(opened, "d1", clear=False)
+    cluster.read(opened, D1)
+    cluster.write(opened, "d1", clear=True)
+    cluster.commit(opened)
+    serve(cluster, two, D1)
+
+
+def an_old_transaction(cluster):
+    """What it computes after somebody's signal belongs to the state before."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(one, 0, "request")
+    cluster.read(opened, ("stable", "s1"))
+    change(cluster, two, "d1")
+    cluster.read(opened, D1)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    cluster.evict(two.registry)
+    serve(cluster, two, D1)
+
+
+def a_local_method(cluster):
+    """What is never shared is in tier 1 too, and others are computed from it."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(one, 0, "bare")
+    opened.about_to_run()
+    opened.cursor.execute("SELECT 1")  # takes the snapshot
+    change(cluster, two, "d1")
+    cluster.check(one, 0)
+    cluster.read(opened, ("_get_param", "d1"))
+    cluster.commit(opened)
+    cluster.finish(opened)
+    serve(cluster, one, ("greeting", "d1"))
+    serve(cluster, two, ("greeting", "d1"))
+
+
+def another_thread_before_it_clears(cluster):
+    """The same, where it has changed something and not cleared the cache yet."""
+    _one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=False)
+    cluster.read(opened, D1)
+    serve(cluster, threads, SUMMARY, thread=1)
+    cluster.rollback(opened, reset=True)
+    serve(cluster, two, SUMMARY)
+
+
+def a_thread_that_computed_from_another(cluster):
+    """What it computed goes with what it was computed from."""
+    _one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=False)
+    cluster.read(opened, D1)
+    serve(cluster, threads, SUMMARY, thread=1)
+    cluster.rollback(opened, reset=True)
+    serve(cluster, threads, ("page",), thread=1)
+    serve(cluster, two, ("page",))
+
+
+def another_cursor_of_a_thread(cluster):
+    """It sees the state before, and fills tier 1 while the change is not signalled."""
+    _one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "s1", clear=True)
+    serve(cluster, threads, SUMMARY, how="bare")
+    cluster.commit(opened)
+    cluster.finish(opened)
+    cluster.signal(threads, 0)
+    serve(cluster, threads, ("page",), how="rpc")
+    serve(cluster, two, ("page",))
+
+
+def another_cursor_that_fails(cluster):
+    """With it, the thread forgets that the first has changed what it computed."""
+    _one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=False)
+    cluster.read(opened, D1)
+    cluster.write(opened, "d1", clear=True)
+    other = cluster.begin(threads, 0, "bare")
+    cluster.rollback(other, reset=True)
+    cluster.finish(other)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    serve(cluster, two, D1)
+
+
+def a_restore(cluster):
+    """A database that is set back, and gets to the same ids again, is noticed."""
+    one, two, _threads = cluster.workers
+    cluster.save()
+    change(cluster, two, "d1")
+    serve(cluster, one, D1)
+    cluster.restore(restart=False)
+    change(cluster, two, "d1")
+    serve(cluster, one, D1)
+    serve(cluster, one, SUMMARY)
+
+
+SCENARIOS = [
+    an_old_transaction,
+    a_restore,
+    a_cursor_without_a_check,
+    an_old_snapshot,
+    an_old_snapshot_that_invalidates,
+    a_rollback,
+    a_rollback_of_an_invalidation,
+    a_savepoint,
+    a_savepoint_with_an_invalidation,
+    another_thread,
+    another_thread_before_it_clears,
+    a_thread_that_computed_from_another,
+    a_local_method,
+    a_reload,
+    another_cursor_of_a_thread,
+    another_cursor_that_fails,
+]
+
+
+def play(make_cluster, scenario):
+    """One scenario, in which all is published as soon as it may be."""
+    transaction.PUBLISH_AFTER = 0.0
+    cluster = make_cluster()
+    try:
+        scenario(cluster)
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_a_rare_case_is_right(make_cluster, scenario):
+    """Sequences that chance seldom finds."""
+    play(make_cluster, scenario)
+
+
+# -- bugs on purpose -------------------------------------------------------------------------------
+
+
+def generation_at_publication(patch):
+    """The generation is read when a value is stored."""
+    store = SharedOrmcache.store
+
+    def late(self, place, value, cost, *, publish):
+        registry, container = Cluster.now.reading.registry, place.hash.key.split(":")[3]
+        with registry.cursor() as cr:
+            newer = registry_patch.read_generation(registry, cr)
+        place = place._replace(hash=self._hash(container, newer, place.transaction))
+        store(self, place, value, cost, publish=publish)
+
+    patch.setattr(SharedOrmcache, "store", late)
+
+
+def no_proof(patch):
+    """Values are published before the commit, whatever was written."""
+    patch.setattr(registry_patch, "wrote_nothing", lambda _cursor: True)
+
+
+def published_on_rollback(patch):
+    """A rollback publishes."""
+    patch.setattr(transaction.Transaction, "undone", transaction.Transaction._publish)
+
+
+def guessed_sequences(patch):
+    """``cache_sequences``, a guess after ``signal_changes``, stands for the generation."""
+
+    def current(self, _transaction, registry, _read):
+        keys = ["registry", *_CACHES_BY_KEY]
+        ids = [registry.registry_sequence, *(registry.cache_sequences[key] for key in keys[1:])]
+        return Generation.from_rows(keys, [[f"({number},)"] for number in ids], "", KEYS_OF)
+
+    patch.setattr(SharedOrmcache, "current_generation", current)
+    patch.setattr(SharedOrmcache, "is_older", lambda *_args: False)
+    patch.setattr(registry_patch, "is_tier_1_current", lambda *_args: True)
+
+
+def ids_only(patch):
+    """A generation is numbers, which repeat after a restore."""
+
+    def token(self, container):
+        return repr([self.ids[key] for key in ("registry", *KEYS_OF[container])]).encode()
+
+    patch.setattr(Generation, "token", token)
+
+
+def flags_ignored(patch):
+    """Whoever invalidated something goes on sharing."""
+    patch.setattr(registry_patch, "has_invalidated", lambda _registry: False)
+
+
+def savepoints_ignored(patch):
+    """A rollback to a savepoint drops nothing."""
+    patch.setattr(savepoint_patch, "undo", lambda *_args: None)
+
+
+def unbound(patch):
+    """What is sealed for one field opens in another."""
+    patch.setattr(Place, "bound", b"")
+
+
+def old_tier_1(patch):
+    """A cursor that did not check publishes what it computed with the help of tier 1."""
+    patch.setattr(registry_patch, "is_tier_1_current", lambda *_args: True)
+
+
+def old_fills(patch):
+    """An old snapshot puts what it sees in tier 1."""
+    patch.setattr(SharedOrmcache, "is_older", lambda *_args: False)
+
+
+def fills_stay(patch):
+    """What was rolled back stays in tier 1."""
+    patch.setattr(transaction.Transaction, "filled", lambda *_args, **_options: None)
+
+
+def threads_ignored(patch):
+    """What another thread has not committed counts as what is."""
+    patch.setattr(SharedOrmcache, "doubts", lambda *_args: (False, 0))
+
+
+def writers_trusted(patch):
+    """A thread that invalidated nothing counts as one that changed nothing."""
+    patch.setattr(SharedOrmcache, "began", lambda *_args: None)
+    patch.setattr(SharedOrmcache, "is_alone", lambda *_args: True)
+
+
+def core_decides_what_to_clear(patch):
+    """``check_signaling`` compares newest ids only, and not with those of its own process."""
+    patch.setattr(Generation, "follows", lambda *_args: True)
+    patch.setattr(registry_patch, "_clear_what_is_older", lambda *_args: None)
+
+
+BUGS = [
+    generation_at_publication,
+    no_proof,
+    published_on_rollback,
+    guessed_sequences,
+    ids_only,
+    flags_ignored,
+    savepoints_ignored,
+    unbound,
+    old_tier_1,
+    old_fills,
+    fills_stay,
+    threads_ignored,
+    writers_trusted,
+    core_decides_what_to_clear,
+]
+
+
+@pytest.mark.plant
+@pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
+def test_a_bug_is_found(make_cluster, monkeypatch, seed, plant):
+    """Each of the mistakes that the design avoids breaks C1 or C2, in a scenario or by chance."""
+    plant(monkeypatch)
+    found = []
+    monkeypatch.setattr(IncoherentError, "__init__", lambda self, text: found.append(text))
+    for scenario in SCENARIOS:
+        with contextlib.suppress(Exception):
+            play(make_cluster, scenario)
+    if not found:
+        with contextlib.suppress(Exception):  # when run again, it may fail in another way
+            run(make_cluster, STEPS_TO_FIND, seed)
+    assert found
+    print(found[0], dict(make_cluster.figures))

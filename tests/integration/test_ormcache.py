@@ -1,0 +1,329 @@
+"""The shared ormcache between real Odoo processes: what is shared, with whom, and what never is."""
+
+import re
+import shutil
+import subprocess
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from odoo.addons.redis_session_ormcache.tests.support.cached import FIGURES, LOOK, MANY, figures
+from stack.provision.environment import odoo_command
+from stack.servers import PostgreSQL, ServerError, odoo_environment
+
+# -- sharing -------------------------------------------------------------------------------------
+
+
+def test_a_fresh_process_computes_nothing_that_another_did(redis, make_worker, lone_database):
+    """It gets the same values, from Redis."""
+    first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
+    assert second.run("result = env.registry.ready")
+    computed = first.run(LOOK)
+    assert first.run(LOOK) == computed
+    assert second.run(LOOK) == computed
+    assert figures(first)["published"] >= MANY
+    assert figures(second)["found"] >= MANY
+    by_method = second.run(FIGURES)
+    assert [name for name, figure in by_method.items() if figure["computed"]] == [], by_method
+
+
+def test_a_server_has_answered_once_before_it_serves(redis, raw, make_node, lone_database):
+    """Each prefork worker has from its parent what would keep its first visitor waiting."""
+    sessions = raw.keys("odoo:session:*")
+    node = make_node(redis, database=lone_database, workers=2)
+
+    def maps():
+        return node.log.read_text().count("Generating routing map")
+
+    assert maps() == 1
+    assert raw.keys("odoo:session:*") == sessions
+    for _ in range(8):
+        assert requests.get(f"{node.url}/web/login", timeout=30).ok
+    assert maps() == 1
+
+
+def test_an_invalidation_reaches_everybody(redis, make_worker, lone_database):
+    """What is changed in one process is seen in the others' next transactions."""
+    first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
+    look = "result = repr(env['ir.rule']._compute_domain('res.partner'))"
+    for worker in (first, second):
+        worker.run(look, uid=2)
+    for number in range(5):
+        name = f"test {number}"
+        first.run(f"""
+            env["ir.rule"].create({{
+                "name": {name!r}, "model_id": env["ir.model"]._get_id("res.partner"),
+                "domain_force": [("name", "!=", {name!r})],
+            }})
+        """)
+        assert name in second.run(look, uid=2)
+        assert name in first.run(look, uid=2)
+        assert first.run(look, uid=2) == second.run(look, uid=2)
+
+
+def test_what_was_not_committed_is_not_shared(redis, make_worker, lone_database):
+    """Values computed in a transaction that is rolled back are dropped."""
+    first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
+    with pytest.raises(ServerError, match="on purpose"):
+        first.run("""
+            env["res.lang"]._lang_get("en_US").name = "Uncommitted"
+            env.flush_all()
+            kept["seen"] = env["res.lang"]._get_active_by("code")["en_US"]["name"]
+            raise ValueError("on purpose")
+        """)
+    assert first.run("result = kept['seen']") == "Uncommitted"
+    for worker in (first, second):
+        name = worker.run("result = env['res.lang']._get_active_by('code')['en_US']['name']")
+        assert name == "English (US)"
+
+
+def test_what_a_savepoint_undid_is_not_shared(redis, make_worker, lone_database):
+    """Neither are values computed before a rollback to a savepoint, though the rest commits."""
+    first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
+    first.run("""
+        try:
+            with cr.savepoint():
+                # Without clearing any cache, as a method that creates records on a miss.
+                cr.execute("UPDATE res_lang SET name = 'Undone' WHERE code = 'en_US'")
+                kept["seen"] = env["res.lang"]._get_active_by("code")["en_US"]["name"]
+                raise ValueError
+        except ValueError:
+            pass
+    """)
+    assert first.run("result = kept['seen']") == "Undone"
+    name = second.run("result = env['res.lang']._get_active_by('code')['en_US']['name']")
+    assert name == "English (US)"
+
+
+def test_a_cron_jobs_values_do_not_reach_visitors(redis, make_worker, lone_database):
+    """Without a request, rules and templates may be others: each kind has its own."""
+    first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
+    first.run(LOOK)
+    in_request = """
+        from odoo.http import _request_stack
+        class Session:
+            debug = ""
+        class Request:
+            session, is_frontend = Session(), True
+        _request_stack.push(Request())
+        try:
+            env["ir.rule"]._compute_domain("res.partner")
+        finally:
+            _request_stack.pop()
+    """
+    second.run(in_request)
+    found = second.run(FIGURES)["_compute_domain"]
+    assert (found["found"], found["computed"]) == (0, 1)
+    third = make_worker(redis, lone_database)
+    third.run(in_request)
+    assert third.run(FIGURES)["_compute_domain"]["found"] == 1
+
+
+def test_a_shell_shares(redis, make_worker, lone_database):
+    """``odoo shell`` finds what the servers computed; it never commits, and publishes nothing."""
+    worker = make_worker(redis, lone_database)
+    worker.run(LOOK)
+    words = "shell", "-c", worker.log.with_name("odoo.conf"), "--shell-interface", "python"
+    look, figures_of = textwrap.dedent(LOOK), textwrap.dedent(FIGURES)
+    script = f"{look}\ncr = env.cr\n{figures_of}\n"
+    script += "print('FIGURES', sum(figure['found'] for figure in result.values()))\n"
+    done = subprocess.run(
+        [*odoo_command(), *words],
+        input=script,
+        env=odoo_environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [found] = re.findall(r"FIGURES (\d+)", done.stdout)
+    assert int(found) >= MANY
+
+
+def test_tests_share_nothing(redis, raw, make_worker, lone_database):
+    """With ``--test-enable`` the cache is Odoo's own."""
+    worker = make_worker(redis, lone_database)
+    worker.run("import odoo.tools; odoo.tools.config['test_enable'] = True")
+    worker.run(LOOK)
+    assert worker.run(FIGURES) == {}
+    assert not list(raw.scan_iter(f"*:ormcache:{lone_database}:*"))
+
+
+def test_templates_in_development_are_not_cached(redis, make_worker, lone_database):
+    """With ``--dev=xml`` Odoo caches neither views nor templates, and nothing of them is shared."""
+    worker = make_worker(redis, lone_database, config={"dev_mode": "xml"})
+    worker.run(LOOK)
+    worker.run("env['ir.qweb']._compile(env.ref('web.login').id)")
+    methods = worker.run(FIGURES)
+    assert "_get_allowed_models" in methods
+    assert not {"_generate_code_cached", "_get_view_cache", "_compute_domain"} & set(methods)
+
+
+def test_a_read_only_cursor_shares(redis, make_worker, lone_database, postgres):
+    """Transactions on a replica's connection read and publish too."""
+    replica = {"db_replica_host": postgres.host, "db_replica_port": postgres.port}
+    first = make_worker(redis, lone_database, config=replica)
+    second = make_worker(redis, lone_database, config=replica)
+    assert first.run("result = cr.readonly", readonly=True)
+    assert first.run(LOOK, readonly=True) == second.run(LOOK, readonly=True)
+    assert figures(second)["found"] >= MANY
+
+
+# -- with whom -----------------------------------------------------------------------------------
+
+
+def test_a_copied_database_does_not_meet_the_other(redis, make_worker, lone_database, postgres):
+    """A copy has the same ids, dates, secret and, made anew, the same name: it shares nothing."""
+    backup = f"{lone_database}_backup"
+    postgres.createdb(backup, lone_database)
+    try:
+        worker = make_worker(redis, lone_database)
+        worker.run("env['res.lang']._lang_get('en_US').name = 'Future'")
+        look = "result = env['res.lang']._get_active_by('code')['en_US']['name']"
+        assert worker.run(look) == "Future"
+        worker.stop()
+        postgres.dropdb(lone_database)
+        postgres.createdb(lone_database, backup)
+        # What the dropped one signalled, the new one signals too: all ids of both are the same.
+        worker = make_worker(redis, lone_database)
+        worker.run("env.registry.clear_cache('stable')")
+        assert worker.run(look) == "English (US)"
+        assert worker.run(FIGURES)["_get_active_by"]["found"] == 0
+    finally:
+        postgres.dropdb(backup)
+
+
+def test_a_restored_server_does_not_meet_its_abandoned_future(
+    redis, make_worker, lone_database, postgres, tmp_path
+):
+    """Set back to an earlier state of its files, with the same ids and dates: nothing is shared."""
+    server = PostgreSQL(tmp_path / "postgresql")
+    data, saved = server.data, server.data.with_suffix(".saved")
+    look = "result = env['res.lang']._get_active_by('code')['en_US']['name']"
+    try:
+        with server:
+            dump = postgres.dump(lone_database, tmp_path / "dump")
+            server.restore(lone_database, dump)
+        subprocess.run(["cp", "-a", data, saved], check=True)  # with its owner
+        with server:
+            worker = make_worker(redis, lone_database, postgres=server)
+            # Committed, and computed from, but not signalled when the server is set back.
+            server.sql(lone_database, "UPDATE res_lang SET name = 'Future' WHERE code = 'en_US'")
+            assert worker.run(look) == "Future"
+            worker.stop()
+        shutil.rmtree(data)
+        saved.rename(data)
+        with server:
+            worker = make_worker(redis, lone_database, postgres=server)
+            assert worker.run(look) == "English (US)"
+            assert worker.run(FIGURES)["_get_active_by"]["found"] == 0
+    finally:
+        server.remove()
+        shutil.rmtree(saved, ignore_errors=True)
+
+
+ADDON = {
+    "__init__.py": "from . import models\n",
+    "__manifest__.py": '{"name": "cached", "depends": ["base"], "license": "LGPL-3"}\n',
+    "models.py": """
+from odoo import models
+from odoo.tools import ormcache
+
+class Lang(models.Model):
+    _inherit = "res.lang"
+
+    @ormcache("word")
+    def _greet(self, word):
+        self.env.cr.execute("SELECT pg_sleep(0.001)")
+        return {greeting!r} + word
+""",
+}
+
+
+def write_addon(folder, greeting):
+    """An addon with a cached method whose value depends on its code; what installs it."""
+    for name, text in ADDON.items():
+        path = folder / "cached_greeting" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{greeting!r}", repr(greeting)))
+    return str(folder)
+
+
+@pytest.fixture
+def greeting_database(make_worker, redis, lone_database, tmp_path):
+    """A database where the addon of ``write_addon`` is installed."""
+    worker = make_worker(
+        redis, lone_database, config={"addons_path": addons(write_addon(tmp_path / "0", "Hi "))}
+    )
+    worker.run("""
+        env["ir.module.module"].update_list()
+        addon = env["ir.module.module"].search([("name", "=", "cached_greeting")])
+        addon.button_immediate_install()
+    """)
+    worker.stop()
+    return lone_database
+
+
+def addons(folder):
+    """Where Odoo's addons are, and these."""
+    from odoo.tools import config
+
+    return f"{','.join(config['addons_path'])},{folder}"
+
+
+GREET = "result = env['res.lang']._greet('you')"
+
+
+def greeter(make_worker, redis, database, folder, **settings):
+    """A process with the addon in that folder."""
+    config = {"addons_path": addons(folder)}
+    return make_worker(redis, database, config=config, settings=settings)
+
+
+def test_two_versions_of_the_code_do_not_meet(redis, make_worker, greeting_database, tmp_path):
+    """Whether the other version is at another path, or came to the same path later."""
+    old, new = write_addon(tmp_path / "old", "Hello "), write_addon(tmp_path / "new", "Salut ")
+    assert greeter(make_worker, redis, greeting_database, old).run(GREET) == "Hello you"
+    assert greeter(make_worker, redis, greeting_database, old).run(GREET) == "Hello you"
+    assert greeter(make_worker, redis, greeting_database, new).run(GREET) == "Salut you"
+    time.sleep(0.01)
+    write_addon(Path(old), "Hullo ")
+    assert greeter(make_worker, redis, greeting_database, old).run(GREET) == "Hullo you"
+
+
+def test_a_given_fingerprint_stands_for_the_files(redis, make_worker, greeting_database, tmp_path):
+    """Nodes whose files differ in path and date share what the administrator says is the same."""
+    one, two = write_addon(tmp_path / "one", "Hello "), write_addon(tmp_path / "two", "Hello ")
+    given = {"ormcache_fingerprint": "release-1"}
+    assert greeter(make_worker, redis, greeting_database, one, **given).run(GREET) == "Hello you"
+    other = greeter(make_worker, redis, greeting_database, two, **given)
+    assert other.run(GREET) == "Hello you"
+    assert other.run(FIGURES)["_greet"]["found"] == 1
+    third = greeter(make_worker, redis, greeting_database, two, ormcache_fingerprint="release-2")
+    assert third.run(GREET) == "Hello you"
+    assert third.run(FIGURES)["_greet"]["found"] == 0
+
+
+def test_installing_and_uninstalling_a_module(redis, make_worker, lone_database, tmp_path):
+    """Other processes reload their registries and never see values of another set of modules."""
+    config = {"addons_path": addons(write_addon(tmp_path / "a", "Hi "))}
+    first = make_worker(redis, lone_database, config=config)
+    second = make_worker(redis, lone_database, config=config)
+    fields = "result = 'im_status' in env['ir.model.fields']._get_fields_cached('res.partner')"
+    assert first.run(LOOK) == second.run(LOOK)
+    first.run("""
+        env["ir.module.module"].update_list()
+        addon = env["ir.module.module"].search([("name", "=", "cached_greeting")])
+        addon.button_immediate_install()
+    """)
+    for worker in (first, second):
+        assert worker.run(GREET) == "Hi you"
+    assert second.run(fields) == first.run(fields)
+    module = "env['ir.module.module'].search([('name', '=', 'cached_greeting')])"
+    second.run(f"{module}.button_immediate_uninstall()")
+    for worker in (first, second):
+        with pytest.raises(ServerError, match="_greet"):
+            worker.run(GREET)
+        worker.run(LOOK)

@@ -1,0 +1,226 @@
+"""Settings: where they come from, and what is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odoo.addons.redis_session_ormcache import url as urls
+from odoo.addons.redis_session_ormcache.config import Settings
+from odoo.addons.redis_session_ormcache.exceptions import ConfigurationError
+
+
+def settings_of(tmp_path, environ=None, section=None, text=None):
+    rcfile = tmp_path / "odoo.conf"
+    if section is not None:
+        text = "[options]\nworkers = 2\n[redis]\n" + "".join(
+            f"{name} = {value}\n" for name, value in section.items()
+        )
+    if text is not None:
+        rcfile.write_text(text)
+    return Settings.from_environment(environ or {}, rcfile)
+
+
+def test_defaults(tmp_path):
+    """Without any setting: a local Redis, prefix odoo, sessions on."""
+    settings, notices = settings_of(tmp_path)
+    assert settings == Settings()
+    assert settings.url == "redis://localhost:6379/0"
+    assert settings.session
+    assert settings.session_anonymous_ttl is None
+    assert not notices
+
+
+def test_the_environment_comes_first(tmp_path):
+    """A setting of the environment outranks the file; an empty one does not."""
+    section = {"prefix": "file", "timeout": "1.5", "url": "redis://one"}
+    environ = {"ODOO_REDIS_PREFIX": "env", "ODOO_REDIS_URL": ""}
+    settings, _notices = settings_of(tmp_path, environ, section)
+    assert (settings.prefix, settings.timeout, settings.url) == ("env", 1.5, "redis://one")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h:1/15", "redis://:p%40%2F@h", "redis://u:p@h:6379/0",
+        "rediss://u:p@h:6380/1?ssl_ca_certs=/ca.pem", "unix:///run/redis.sock",
+        "unix://:p@/run/redis.sock?db=3", "redis://[::1]:6379/0",
+        "redis+cluster://one,[::1]:7000,[fd00::2]",
+    ],
+)  # fmt: skip
+def test_good_urls(tmp_path, url):
+    """Every form that redis-py takes and that means one thing."""
+    settings, _notices = settings_of(tmp_path, {"ODOO_REDIS_URL": url})
+    assert settings.url == url
+
+
+WRONG = [
+    ("url", "localhost:6379", "scheme"),
+    ("url", "http://h", "scheme"),
+    ("url", "redis://", "host"),
+    ("url", "redis:///0", "host"),
+    ("url", "redis://h:0", "port"),
+    ("url", "redis://h:99999", "port"),
+    ("url", "redis://h:port", "port"),
+    ("url", "redis://:s3cr/t@h:6379", "percent-encode"),
+    ("url", "redis://o:1/s3cr@h:6379", "percent-encode"),
+    ("url", "redis+sentinel://o:1/s3cr@h/main", "percent-encode"),
+    ("url", "redis+sentinel://o:1?s3cr@h/main", "percent-encode"),
+    ("url", "redis://a..b", "host is none"),
+    ("url", "unix:///" + "x" * 107, "too long"),
+    ("url", "redis://one,two/0", "several hosts"),
+    ("url", "redis://[::1/0", "brackets"),
+    ("url", "redis://h\tost", "control character"),
+    ("url", "redis://h/0/1", "too many parts"),
+    ("url", "redis+sentinel://h:26379", "service is missing"),
+    ("url", "redis+sentinel://h,/main", "host is missing"),
+    ("url", "redis+sentinel://h,i:x/main", "port"),
+    ("url", "redis+sentinel://h/main?sentinel_username=s", "without a sentinel_password"),
+    ("url", "redis+sentinel://h/main?sentinel_tls=maybe", "none of false, true"),
+    ("url", "redis+sentinel://h/main?sentinel_password=a&s3cr", "one of its options is unknown"),
+    ("url", "redis+sentinel://h/main?ssl_ca_certs=x", "no TLS"),
+    ("url", "redis+sentinel://h/main?sentinel_tls=false&ssl_ca_certs=x", "no TLS"),
+    ("url", "redis+cluster://h/1", "no numbered databases"),
+    ("url", "redis+cluster://h?sentinel_password=s3cr", "'sentinel_password' is unknown"),
+    ("url", "redis://h?ssl_ca_certs=x", "'ssl_ca_certs' is unknown"),
+    ("url", "rediss://h?ssl_ca_certs=", "'ssl_ca_certs' is empty"),
+    ("url", "rediss://h?ssl_ca_certs=a&ssl_ca_certs=b", "twice"),
+    ("url", "rediss://h?ssl_cert_reqs=never", "none of none, optional, required"),
+    ("url", "rediss://h?ssl_keyfile=x", "without an ssl_certfile"),
+    ("url", "unix://host/path", "three slashes"),
+    ("url", "redis://:s3cr#t@h:6379", "#"),
+    ("url", "redis://user@h", "password is missing"),
+    ("url", "redis://:@h", "password is missing"),
+    ("url", "redis://h/one", "database"),
+    ("url", "redis://h/-1", "database"),
+    ("url", "redis://h?socket_timeout=5", "'socket_timeout' is unknown"),
+    ("url", "unix://", "path"),
+    ("prefix", "a b", "letters"),
+    ("prefix", "{x}", "letters"),
+    ("prefix", "a:*", "letters"),
+    ("prefix", ":", "letters"),
+    ("timeout", "-1", "0.05 to 60"),
+    ("timeout", "0", "0.05 to 60"),
+    ("timeout", "nan", "0.05 to 60"),
+    ("timeout", "soon", "0.05 to 60"),
+    ("session", "maybe", "true or false"),
+    ("session_anonymous_ttl", "-1", "at least 1"),
+    ("session_anonymous_ttl", "0", "at least 1"),
+    ("session_anonymous_ttl", "1.5", "at least 1"),
+    ("session_anonymous_ttl", "99999999999", "at least 1"),
+    ("session_anonymous_ttl", "²", "at least 1"),
+    ("session_url", "h", "scheme"),
+    ("ormcache_url", "redis://:s3cr#t@h", "#"),
+    ("ormcache", "perhaps", "true or false"),
+    ("ormcache_max_bytes", "1000", "from 1048576"),
+    ("ormcache_max_bytes", "64mb", "from 1048576"),
+    ("ormcache_fingerprint", "release 1", "white space"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "told"), WRONG)
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_a_wrong_setting_names_itself(tmp_path, place, name, value, told):
+    """One line: which setting, where it stands, what is expected; never the password."""
+    if place == "environment":
+        environ, section, where = (
+            {f"ODOO_REDIS_{name.upper()}": value},
+            None,
+            f"ODOO_REDIS_{name.upper()}",
+        )
+    else:
+        environ, section, where = {}, {name: value}, f"[redis] {name} in "
+    with pytest.raises(ConfigurationError) as error:
+        settings_of(tmp_path, environ, section)
+    message = str(error.value)
+    assert where in message
+    assert told in message
+    assert "expected" in message
+    assert "\n" not in message
+    assert "s3cr" not in message
+
+
+@pytest.mark.parametrize(
+    ("environ", "section", "told"),
+    [
+        ({"ODOO_REDIS_SESION": "1"}, None, "ODOO_REDIS_SESION: unknown; expected one of"),
+        ({}, {"ulr": "redis://h"}, "[redis] ulr in "),
+        ({"ODOO_SESSION_REDIS_SENTINEL_HOST": "h"}, None, "ODOO_SESSION_REDIS_SENTINEL_HOST"),
+    ],
+)
+def test_an_unknown_setting_stops(tmp_path, environ, section, told):
+    """A name that is not understood is not passed over."""
+    with pytest.raises(ConfigurationError) as error:
+        settings_of(tmp_path, environ, section)
+    assert told in str(error.value)
+
+
+def test_the_environment_of_a_kubernetes_pod_is_no_setting(tmp_path):
+    """Variables that it makes for a service called odoo-redis… are passed over; others are not."""
+    environ = {
+        "ODOO_REDIS_SERVICE_HOST": "10.0.0.1",
+        "ODOO_REDIS_MASTER_SERVICE_PORT_TCP_REDIS": "6379",
+        "ODOO_REDIS_PORT": "tcp://10.0.0.1:6379",
+        "ODOO_REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+    }
+    assert settings_of(tmp_path, environ) == (Settings(), [])
+    with pytest.raises(ConfigurationError, match="ODOO_REDIS_PORT: unknown"):
+        settings_of(tmp_path, {"ODOO_REDIS_PORT": "6380"})
+
+
+def test_a_broken_file_stops(tmp_path):
+    """A file that cannot be parsed is named."""
+    with pytest.raises(ConfigurationError, match=r"odoo\.conf cannot be read"):
+        settings_of(tmp_path, text="[redis]\nurl = a\nurl = b\n")
+
+
+def test_names_of_other_addons_are_understood(tmp_path):
+    """Who comes from session_redis keeps the settings, and is told the new names."""
+    environ = {
+        "ODOO_SESSION_REDIS": "1",
+        "ODOO_SESSION_REDIS_URL": "redis://h:1/2",
+        "ODOO_SESSION_REDIS_PREFIX": "shop",
+        "ODOO_SESSION_REDIS_EXPIRATION": "86400",
+        "ODOO_SESSION_REDIS_EXPIRATION_ANONYMOUS": "3600",
+    }
+    settings, notices = settings_of(tmp_path, environ)
+    expected = Settings(url="redis://h:1/2", prefix="shop", session_anonymous_ttl=3600)
+    assert settings == expected
+    assert len(notices) == 5
+    assert "sessions.max_inactivity_seconds" in " ".join(notices)
+    settings, _notices = settings_of(tmp_path, environ | {"ODOO_REDIS_URL": "redis://own"})
+    assert settings.url == "redis://own"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:s3cret@h:1/0",
+        "redis://:s3cret@h",
+        "unix://:s3cret@/x",
+        "rediss://u:s3%40cret@h",
+        "redis://u:s3@cret@h",
+        "redis://u:s3cret:s3cret@h",
+        "redis+sentinel://u:s3cret@h,i:1/main?sentinel_password=s3cret",
+        "redis+cluster://u:s3cret@h,i:1",
+    ],
+)
+def test_the_repr_has_no_password(url):
+    """Settings may be logged."""
+    assert "cret" not in repr(Settings(url=url))
+    assert "***" in repr(Settings(url=url))
+
+
+@given(
+    st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "rediss+cluster", "http", ""]),
+    st.text("abc:/?#[]@%,.=&0123456789é ", max_size=30),
+)
+def test_a_url_is_understood_or_refused(scheme, rest):
+    """Whatever it is; and its password is in no message."""
+    secret = "s3cr3t"
+    for text in (f"{scheme}://{rest}", f"{scheme}://user:{secret}{rest}@host:1/0"):
+        try:
+            parsed = urls.parse(text)
+            told = f"{parsed} {parsed!r}"
+        except ValueError as error:
+            told = str(error)
+        assert secret not in told
