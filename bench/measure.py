@@ -6,15 +6,17 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 Call = Callable[[], object]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def medians(
-    calls: Mapping[str, Call], rounds: int, after: Mapping[str, Call] | None = None
-) -> dict[str, float]:
+    calls: Mapping[Key, Call], rounds: int, after: Mapping[Key, Call] | None = None
+) -> dict[Key, float]:
     """The median of each call's time, in seconds.
 
     Each round makes every call once, in an order of its own: what one call leaves behind (cold
@@ -23,7 +25,7 @@ def medians(
     :param after: what to do, not timed, after each call of that name
     """
     clock, after = time.perf_counter, after or {}
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Key, list[float]] = {name: [] for name in calls}
     items = list(calls.items())
     for _ in range(rounds):
         random.shuffle(items)

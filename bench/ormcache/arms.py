@@ -1,11 +1,10 @@
-"""The databases and servers that `bench/ormcache` compares: Odoo alone, and with the addon.
+"""The databases and servers that `bench/ormcache/run` compares: Odoo alone, and with the addon.
 
 Sessions stay in files in both arms: what Redis is asked is asked by the cache.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from ormcache_journey import MODULES, Client
 
-from stack import environment
-from stack.servers import Odoo, PostgreSQL, Redis, free_port, init_database
+from stack.provision import environment
+from stack.servers import Odoo, PostgreSQL, Redis, digest, free_port, init_database
+
+from .journey import MODULES, Client
 
 ADDONS = Path(__file__).resolve().parent / "addons"
 PROBE = "ormcache_probe"
@@ -34,10 +34,7 @@ class Arm:
     folder: Path
     redis: Redis
     addon: bool
-
-    @property
-    def database(self) -> str:
-        return f"ormcache_bench_{self.name}"
+    database: str
 
     @property
     def load(self) -> str:
@@ -118,8 +115,12 @@ def arms(
     """
     template = _template(postgres, folder, redis)
     made = [
-        Arm(name, folder / name, redis, addon=name == "addon" and not control) for name in names
-    ]
+        Arm(
+            name, folder / name, redis,
+            addon=name == "addon" and not control, database=f"ormcache_bench_{name}",
+        )
+        for name in names
+    ]  # fmt: skip
     try:
         for arm in made:
             postgres.dropdb(arm.database)
@@ -133,22 +134,20 @@ def arms(
 
 def _template(postgres: PostgreSQL, folder: Path, redis: Redis) -> str:
     """A database in which the journey was made once, so that compiled assets are in it; kept."""
-    source = Path(__file__).with_name("ormcache_journey.py").read_text()
-    digest = hashlib.sha256(f"{environment.odoo_path()}\0{source}".encode()).hexdigest()[:12]
-    template = f"template_ormcache_bench_{digest}"
-    if template in postgres.sql("postgres", "SELECT datname FROM pg_database").split():
-        return template
-    arm = Arm("stock", folder / "template", redis, addon=False)
-    postgres.dropdb(arm.database)
-    init_database(postgres, arm.database, MODULES)
-    print("make the journey once, with its assets ...", file=sys.stderr, flush=True)
-    with Node(arm, postgres) as node:
-        client = Client(node.url, arm.database)
-        client.login()
-        client.passage()
-        if not client.load_assets():
-            raise RuntimeError("the pages have no assets")
-        client.passage()
-    postgres.sql(arm.database, "VACUUM ANALYZE")
-    postgres.sql("postgres", f'ALTER DATABASE "{arm.database}" RENAME TO "{template}"')
-    return template
+
+    def build(database: str) -> None:
+        init_database(postgres, database, MODULES)
+        print("make the journey once, with its assets ...", file=sys.stderr, flush=True)
+        arm = Arm("stock", folder / "template", redis, addon=False, database=database)
+        with Node(arm, postgres) as node:
+            client = Client(node.url, database)
+            client.login()
+            client.passage()
+            if not client.load_assets():
+                raise RuntimeError("the pages have no assets")
+            client.passage()
+        postgres.sql(database, "VACUUM ANALYZE")
+
+    source = Path(__file__).with_name("journey.py").read_text()
+    key = digest(str(environment.odoo_path()), source)
+    return postgres.template(f"template_ormcache_bench_{key}", build)

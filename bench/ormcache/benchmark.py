@@ -1,4 +1,4 @@
-"""What `bench/ormcache` measures and shows."""
+"""What `bench/ormcache/run` measures and shows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 import psycopg2
 import redis
-from measure import load
 from odoo import release
-from ormcache_arms import Arm, addons_path, arms
-from ormcache_fresh import Fresh
-from ormcache_report import Line, Samples, report
-from ormcache_storm import Storm
 
-from stack import environment
-from stack.servers import PostgreSQL, Redis, odoo_environment
+from stack.provision import environment
+from stack.servers import PostgreSQL, Redis, odoo_environment, write_conf
+
+from ..measure import load
+from .arms import Arm, arms
+from .fresh import Fresh
+from .report import Line, Samples, report
+from .storm import Storm
 
 MEMORY = "memory of a warm worker"
 ALTERNATIONS = 60  # of the two ways to a hit, in each process
@@ -75,14 +76,13 @@ def _hit(sides: list[Arm], postgres: PostgreSQL, runs: int) -> tuple[list[Line],
     """The cost of a hit, in `runs` processes one after the other, and notes."""
     samples, notes = Samples(), []
     side = sides[-1]  # the addon's, if it is measured
-    options = {
-        "addons-path": addons_path(), "load": side.load, "data-dir": side.folder / "data",
-        "db_host": postgres.host, "db_port": postgres.port, "db_user": postgres.user,
-        "database": side.database, "http-interface": postgres.host,
-    }  # fmt: skip
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    script = str(Path(__file__).with_name("ormcache_hit.py"))
-    command = [script, ",".join(side.name for side in sides), str(ALTERNATIONS), *words]
+    side.folder.mkdir(exist_ok=True)
+    options = {**side.config, "db_name": side.database}
+    conf = write_conf(
+        side.folder / "hit.conf", postgres, side.folder, load=side.load, options=options
+    )
+    script = str(Path(__file__).with_name("hit.py"))
+    command = [script, ",".join(side.name for side in sides), str(ALTERNATIONS), str(conf)]
     for number in range(1, runs + 1):
         print(f"hits: run {number} of {runs}", file=sys.stderr, flush=True)
         done = subprocess.run(

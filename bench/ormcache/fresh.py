@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from measure import table
-from ormcache_arms import Arm, Node
-from ormcache_journey import Client
-from ormcache_report import Line, Samples, divided
 
 from stack.servers import PostgreSQL, Redis
+
+from ..measure import table
+from .arms import Arm, Node
+from .journey import Client
+from .report import Line, Samples, divided
 
 MS, MB = 1e-3, 2**20
 METHODS_SHOWN = 25

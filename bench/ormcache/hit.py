@@ -1,4 +1,4 @@
-"""Run by `bench/ormcache` in a process of its own: the cost of a hit, through the decorated method.
+"""The cost of a hit, through the decorated method: `bench/ormcache/run` runs it in its own process.
 
 Both functions are called in turn in this one process, on the same caches. Prints JSON: seconds per
 call by arm, and what is to be said about it.
@@ -23,9 +23,9 @@ from odoo.tools.lru import LRU
 CALLS = 20_000
 
 
-def main(arms: list[str], alternations: int, *options: str) -> None:
-    """Measure as Odoo started with these options would behave."""
-    config.parse_config(list(options), setup_logging=False)
+def main(arms: list[str], alternations: int, conf: str) -> None:
+    """Measure as Odoo started with this odoo.conf would behave."""
+    config.parse_config(["-c", conf], setup_logging=False)
     initialize_sys_path()
     lookups = {"stock": cache.ormcache.lookup}
     from odoo.modules.registry import Registry
@@ -75,4 +75,4 @@ def _calls(method: Callable[[str], object]) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].split(","), int(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3])

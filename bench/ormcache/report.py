@@ -1,4 +1,4 @@
-"""The table that `bench/ormcache` prints: figures of both arms, and targets met or missed."""
+"""The table that `bench/ormcache/run` prints: figures of both arms, and targets met or missed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
-from measure import table
+from ..measure import table
 
 HEADER = ["", "stock", "addon", "compared", "target", ""]
 Pair = tuple["float | None", "float | None"]  # of stock and of the addon

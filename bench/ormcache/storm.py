@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-from ormcache_arms import Arm, Node
-from ormcache_journey import Client
-from ormcache_report import Line, Samples, divided
-
 from stack.servers import PostgreSQL
+
+from .arms import Arm, Node
+from .journey import Client
+from .report import Line, Samples, divided
 
 MS, MB = 1e-3, 2**20
 WORKERS = 4

@@ -1,4 +1,4 @@
-"""What `bench/sessions` measures and shows."""
+"""What `bench/sessions/run` measures and shows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 import cryptography
 import psycopg2
 import redis
-import session_stores as contestants
-from measure import load, medians, table
 from odoo import release
 
 from stack.servers import PostgreSQL, Redis
+
+from ..measure import load, medians, table
+from . import stores as contestants
 
 TIMEOUT = 1.0  # seconds, of the raw client: what the addon's default of 2.0 gives a connection
 HOT_SESSIONS = 100

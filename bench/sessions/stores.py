@@ -19,7 +19,7 @@ from odoo import http
 from odoo.modules.module import initialize_sys_path
 from odoo.tools import config
 
-from stack import environment
+from stack.provision import environment
 from stack.servers import PostgreSQL
 
 SESSION_DB = "odoo-addon-session_db"
@@ -75,8 +75,9 @@ class Ours:
         sample = self.store.new()
         sample.update(session_content())
         self.store.save(sample)
-        [self._key] = [key.decode() for key in client.keys(f"*{sample.sid[:42]}*")]
-        self._identifier, self._dump = sample.sid[:42], client.dump(self._key)
+        keys: Any = client.keys(f"*{sample.sid[:42]}*")
+        [self._key] = [key.decode() for key in keys]
+        self._identifier, self._dump = sample.sid[:42], client.dump(self._key) or b""
 
     def fill(self, sids: list[str]) -> None:
         """Copies of one real record: same size and lifetime, though these sids don't open them."""

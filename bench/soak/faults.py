@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from stack.proxy import Proxy
-from stack.servers import Redis
-from stack.topologies import Sentinels
+from stack.servers import Proxy, Redis, Sentinels
 
 Break = Callable[[Sentinels, Redis], contextlib.AbstractContextManager[None]]
 

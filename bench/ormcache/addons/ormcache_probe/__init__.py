@@ -1,4 +1,4 @@
-"""Loaded server-wide by every process that bench/ormcache measures, with the addon and without.
+"""Loaded server-wide by every process that bench/ormcache/run measures, with the addon and without.
 
 Each response says which process gave it and how many queries that process has made so far, in all
 its threads. `/probe/...` is answered in front of Odoo, so that asking warms no cache of Odoo's:

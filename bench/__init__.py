@@ -1,0 +1,1 @@
+"""Benchmarks: `bench/ormcache/run`, `bench/sessions/run`, `bench/soak/run`."""

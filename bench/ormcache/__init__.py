@@ -1,0 +1,1 @@
+"""The shared ormcache, beside an Odoo without."""

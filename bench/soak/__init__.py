@@ -1,0 +1,1 @@
+"""Minutes of work while Redis fails in all ways."""
