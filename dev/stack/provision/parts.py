@@ -24,6 +24,11 @@ def home() -> Path:
     return Path(os.environ.get("ODOO_DEV_HOME") or CHECKOUT / ".dev").resolve()
 
 
+def private() -> bool:
+    """Whether to do without the programs of the machine."""
+    return bool(os.environ.get("ODOO_DEV_PRIVATE"))
+
+
 def part(
     name: str, inputs: str, parent: Path, make: Callable[[Path], None], *, in_place: bool = False
 ) -> Path:
