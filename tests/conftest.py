@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import uuid
+from collections import Counter
 
 import pytest
 
@@ -18,6 +19,7 @@ from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
 MODULES = ["web", "bus", "auth_totp"]  # in every database
+LONGEST = 10
 
 
 def pytest_collection_modifyitems(items):
@@ -28,16 +30,26 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say how many of the bugs that tests plant were found."""
+    """Say how many of the bugs that tests plant were found, and what took longest."""
     reports = [
-        (outcome, report)
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, [])
-        if report.when == "call" and "plant" in report.keywords
+        report
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport)
     ]
-    if reports:
-        found = sum(outcome == "passed" for outcome, _report in reports)
-        terminalreporter.write_line(f"planted bugs: {found} of {len(reports)} found")
+    planted = [report for report in reports if "plant" in report.keywords and report.when == "call"]
+    if planted:
+        found = sum(report.passed for report in planted)
+        terminalreporter.write_line(f"planted bugs: {found} of {len(planted)} found")
+    parts = Counter()
+    for report in reports:
+        path, _colons, name = report.nodeid.partition("::")
+        part = path.partition("tests/")[2]
+        parts[f"{part} {name}" if part.startswith("suites/") else part] += report.duration
+    if len(parts) > 1:
+        terminalreporter.section(f"{LONGEST} longest parts of {sum(parts.values()):.0f} s")
+        for part, seconds in parts.most_common(LONGEST):
+            terminalreporter.write_line(f"{seconds:7.1f} s  {part}")
 
 
 @pytest.fixture(scope="session")

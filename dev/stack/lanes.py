@@ -19,23 +19,16 @@ import random
 import re
 import subprocess
 import sys
-import time
-import xml.etree.ElementTree as ET
-from collections import defaultdict
 from pathlib import Path
 
 from .provision import environment
 from .servers import PostgreSQL, write_conf
 
-# What fills both cores at once; then what measures how long something waits for Redis; then 50
-# users who leave no core to others.
-PHASES = (
-    (["tests/suites", "tests/coherence", "tests/integration", "tests/unit"], 2),
-    (["tests/outages", "--ignore=tests/outages/test_under_load.py"], 2),
-    (["tests/outages/test_under_load.py"], 0),
-)
-LONGEST = 10
-NO_TESTS = 5  # pytest's exit code where it selected none
+# What takes long comes first, so that no process is left with it at the end.
+ALL = [
+    "tests/outages/test_under_load.py",
+    *(f"tests/{kind}" for kind in ("suites", "coherence", "outages", "integration", "unit")),
+]
 
 
 def main(arguments: list[str]) -> int:
@@ -62,21 +55,12 @@ def run(lane: str, arguments: list[str]) -> int:
     named = any(word.startswith("tests") for word in arguments)
     if lane == "unit":
         return run_pytest(folder, [*([] if named else ["tests/unit"]), *arguments])
-    started = time.monotonic()
+    if not named:
+        # Most wait for servers most of the time: one process more than there are cores.
+        processes = (os.cpu_count() or 1) + 1
+        arguments = [*ALL, f"--numprocesses={processes}", "--dist=loadgroup", *arguments]
     with PostgreSQL(folder / "postgresql") as postgres:
-        if named:
-            return run_pytest(folder, arguments, postgres)
-        codes, reports = [], []
-        for number, (words, processes) in enumerate(PHASES):
-            reports.append(folder / f"phase{number}.xml")
-            options = [
-                f"--numprocesses={processes}",
-                "--dist=loadgroup",
-                f"--junit-xml={reports[-1]}",
-            ]
-            codes.append(run_pytest(folder, [*words, *options, *arguments], postgres))
-    show(reports, time.monotonic() - started)
-    return max(set(codes) - {NO_TESTS} or {NO_TESTS})
+        return run_pytest(folder, arguments, postgres)
 
 
 def run_pytest(folder: Path, arguments: list[str], postgres: PostgreSQL | None = None) -> int:
@@ -91,20 +75,6 @@ def run_pytest(folder: Path, arguments: list[str], postgres: PostgreSQL | None =
     command = [sys.executable, "-m", "pytest", f"--rootdir={addon}", f"-c{addon}/pyproject.toml"]
     command += [f"--odoo-config={conf}", *words]
     return subprocess.run(command, cwd=folder, check=False).returncode
-
-
-def show(reports: list[Path], seconds: float) -> None:
-    """Print the parts that took longest: a file of tests each, and each of Odoo's suites."""
-    parts: defaultdict[str, float] = defaultdict(float)
-    for report in reports:
-        for case in ET.parse(report).iter("testcase"):
-            name = case.attrib["classname"].partition("tests.")[2]
-            if name == "suites.test_suites":
-                name += f" {case.attrib['name'].partition('[')[2].rstrip(']')}"
-            parts[name] += float(case.attrib["time"])
-    print(f"\nThe {LONGEST} longest parts, of {sum(parts.values()):.0f} s in {seconds:.0f} s:")
-    for name, spent in sorted(parts.items(), key=lambda part: -part[1])[:LONGEST]:
-        print(f"{spent:8.1f} s  {name}")
 
 
 if __name__ == "__main__":

@@ -31,9 +31,11 @@ def main() -> int:
         "mypy dev": (root / "dev", ["mypy", "--config-file", project, "-p", "stack"]),
         "pylint-odoo": (
             addons,
-            ["pylint", "--load-plugins=pylint_odoo", "--disable=all", "--enable=odoolint"]
-            + ["--manifest-required-authors=redis_session_ormcache founders"]
-            + [f"{environment.ADDON}/{path}" for path in sources],
+            [
+                *("pylint", "--load-plugins=pylint_odoo", "--disable=all", "--enable=odoolint"),
+                "--manifest-required-authors=redis_session_ormcache founders",
+                *(f"{environment.ADDON}/{path}" for path in sources),
+            ],
         ),
         "readme": (root, [root / "dev/readme", "--check"]),
     }

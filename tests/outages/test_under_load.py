@@ -19,6 +19,7 @@ from stack.load import LOGGED_OUT, UNAVAILABLE, WRONG, Site
 from stack.servers import Cluster, Island, Proxy, Redis, Sentinels, ServerError, until
 
 USERS = 50
+PAUSE = dose(0.3, 0.0)  # seconds between an answer and the next click
 BUDGET = Settings().timeout + ORMCACHE_TIMEOUT + 0.5  # seconds; the last for a busy machine
 CONNECTIONS = 2 * MAX_CONNECTIONS  # of a process to one server: both halves' pools
 AFTERWARDS = 2.0  # seconds after the end of a fault in which the last one may be turned away
@@ -41,7 +42,7 @@ def ride(site, fault, *, seconds=30):
 
     :param fault: a function that returns when Redis can serve again
     """
-    crowd, before, logs = site.crowd(), site.footprint(), site.log_sizes()
+    crowd, before, logs = site.crowd(PAUSE), site.footprint(), site.log_sizes()
     with crowd:
         assert crowd.recovers(), crowd.complaints()[:3]
         started = time.monotonic()

@@ -58,6 +58,7 @@ class Suite:
     :param database: a name in DATABASES
     :param least: how many tests must have run, lest a renamed class goes unnoticed
     :param load: one more server-wide module, which does something to the tests
+    :param assets: whether its tests want all assets made first, as a browser does
     :param long: whether it is run by `dev/test long` only
     :param long_tags: which of its tests are run by `dev/test long` only, because they take long
     :param stock: tests that fail on a stock Odoo, and why
@@ -70,6 +71,7 @@ class Suite:
     tags: str
     least: int
     load: str = ""
+    assets: bool = False
     long: bool = False
     long_tags: str = ""
     stock: dict[str, str] = field(default_factory=dict)
@@ -136,6 +138,7 @@ SUITES = [
         "full",
         "/test_http",
         least=170,
+        assets=True,
         load=ROUND_TRIP,
         expected={"TestSessionRotation.test_session_rotation": FILES},
     ),
@@ -160,15 +163,15 @@ SUITES = [
             MEMORY,
         ),
     ),
-    Suite("bus", "auth", "/bus", least=35),
+    Suite("bus", "auth", "/bus", least=35, assets=True),
     Suite(
         "auth",
         "auth",
         "/auth_totp,/auth_totp_mail,/auth_timeout,/auth_passkey",
-        least=20 if LONG else 12,
+        least=20 if LONG else 9,
         long_tags=(
-            "/auth_totp:TestAPIKeys,/auth_passkey:PasskeyTestTours,"
-            "/auth_timeout:TestAuthTimeoutHttp"
+            "/auth_totp:TestTOTP,/auth_totp:TestTOTPInvite,/auth_totp:TestAPIKeys,"
+            "/auth_passkey:PasskeyTestTours,/auth_timeout:TestAuthTimeoutHttp"
         ),
         racing={
             "PasskeyTestTours.test_passkey_backend": RACE,
@@ -239,6 +242,8 @@ def run_suite(
     load = "base,rpc,web" if STOCK else LOAD
     if suite.load and not (STOCK and suite.load == ROUND_TRIP):
         load += f",{suite.load}"
+    if not (suite.assets or LONG):
+        load += ",tests_without_assets"
 
     def run(tags: str, log: Path) -> str:
         """What was logged."""
