@@ -6,10 +6,7 @@ import importlib.metadata
 import io
 import json
 import os
-import shutil
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,8 @@ from odoo.modules.module import initialize_sys_path
 from odoo.tools import config
 
 from stack.provision import environment
+from stack.provision.apt import SetupError
+from stack.provision.parts import part, run
 from stack.servers import PostgreSQL
 
 SESSION_DB = "odoo-addon-session_db"
@@ -146,28 +145,15 @@ def _session_db_module() -> Any:
 
 def install_session_db() -> tuple[Path | None, str]:
     """The folder session_db is in, installed in the private folder once; or None and why not."""
-    folder = environment.home() / "bench" / "session_db"
-    if not folder.exists():
-        building = folder.with_name(f"session_db.{os.getpid()}.{threading.get_ident()}")
-        argv = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--no-deps",
-        ]
-        done = subprocess.run(
-            [*argv, "--target", str(building), SESSION_DB],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            shutil.rmtree(building, ignore_errors=True)
-            why = done.stderr.strip().rpartition("\n")[2]
-            return None, f"{SESSION_DB} could not be installed: {why}"
-        building.replace(folder)
+
+    def make(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        argv = [*pip, "--no-deps", "--target", str(folder / "result"), SESSION_DB]
+        run(f"install {SESSION_DB}", argv, folder)
+
+    try:
+        folder = part("session_db", SESSION_DB, environment.home() / "bench", make)
+    except SetupError as error:
+        return None, f"{SESSION_DB} could not be installed: {error}"
     [found] = importlib.metadata.distributions(name=SESSION_DB, path=[str(folder)])
     return folder, f"{SESSION_DB} {found.version}"

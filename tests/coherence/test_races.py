@@ -8,7 +8,7 @@ from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES
 
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
 
-ROUNDS = dose(100, 2_000)
+ROUNDS = dose(200, 2_000)
 PROCESSES = 8
 
 # What a process does with the session it has read, once all of them are let go.

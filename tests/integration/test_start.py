@@ -17,6 +17,7 @@ from stack.servers import (
     TLSRedis,
     add_user,
     as_user,
+    write_conf,
 )
 
 ADDON = environment.ADDON
@@ -24,13 +25,9 @@ ADDON = environment.ADDON
 
 def start(tmp_path, settings=None, *, load=f"base,web,{ADDON}", env=None, path=()):
     """Load the server-wide modules as every Odoo command does, and stop; (exit code, output)."""
+    options = {"addons_path": ",".join([environment.addons_path(), *map(str, path)])}
     conf = tmp_path / "odoo.conf"
-    section = "".join(f"{name} = {value}\n" for name, value in (settings or {}).items())
-    conf.write_text(
-        "[options]\nhttp_interface = 127.0.0.1\n"
-        f"addons_path = {','.join([environment.addons_path(), *map(str, path)])}\n"
-        f"data_dir = {tmp_path}/data\nserver_wide_modules = {load}\n[redis]\n{section}"
-    )
+    write_conf(conf, None, tmp_path, load=load, options=options, redis=settings)
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("ODOO_", "PG"))}
     python_path = os.pathsep.join([*map(str, path), str(environment.odoo_path())])
     done = subprocess.run(

@@ -428,7 +428,7 @@ HOSTILE = st.one_of(
 )
 
 
-@settings(max_examples=dose(300, 10_000), deadline=None)
+@settings(max_examples=dose(2_000, 10_000), deadline=None)
 @given(HOSTILE)
 def test_hostile_sids_never_reach_redis(hostile):
     """What is not a sid gives a new session, and Redis is not asked."""

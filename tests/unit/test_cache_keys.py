@@ -80,7 +80,7 @@ def typed(key):
     return type(key), repr(key)
 
 
-@settings(max_examples=dose(200, 10_000), deadline=None)
+@settings(max_examples=dose(300, 10_000), deadline=None)
 @given(st.lists(keys, min_size=2, max_size=10))
 @example([("a", "b"), ("a\n1\nb",)])
 @example([("",), ()])
