@@ -23,6 +23,7 @@ ValueError: a Cluster has no numbered databases
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -122,6 +123,8 @@ def masked(url: str) -> str:
     'redis://odoo:***@cache'
     """
     parts = _Parts.of(url)
+    if "@" in parts.path:  # the end of a password may have come to be there
+        return f"{parts.scheme}://***"
     credentials, at, address = parts.authority.rpartition("@")
     user, colon, _password = credentials.partition(":")
     hidden = f"{user}{colon}{'***' if colon else ''}{at}"
@@ -198,11 +201,15 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
     """``host``, ``host:port`` or ``[IPv6]:port``."""
     host, bracket, rest = text.removeprefix("[").partition("]")
     if not text.startswith("["):
+        if "[" in text or bracket:
+            raise ValueError("its brackets are not around an address")
         host, colon, port = text.partition(":")
     elif bracket and rest[:1] in ("", ":"):
         colon, port = rest[:1], rest[1:]
     else:
         raise ValueError("an address in brackets is not complete")
+    if bracket and ":" not in host:
+        raise ValueError("what is in brackets is no IPv6 address")
     if not host:
         raise ValueError("its host is missing")
     number = int(port) if port.isascii() and port.isdigit() else 0
@@ -214,6 +221,9 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
         unquote(host).encode("idna")
     except UnicodeError:
         raise ValueError("its host is none") from None
+    # Such as the wide form of @, behind which a password may be.
+    if not bracket and set(unicodedata.normalize("NFKC", host)) & set("/?#@:"):
+        raise ValueError("its host is none")
     return unquote(host), number or default_port
 
 

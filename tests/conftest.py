@@ -20,13 +20,31 @@ from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
 MODULES = ["web", "bus", "auth_totp"]  # in every database
 LONGEST = 10
+LONG = ("test_under_load", "test_suites", "test_topologies", "test_processes", "test_start")
+SPREAD = ("test_suites", "outages/test_ormcache")  # each of their tests has its own servers
 
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a module in one process, for they share servers, unless it has SPREAD."""
-    for item in items:
-        if not getattr(item.module, "SPREAD", False):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    """Begin with what takes long, so that no process is left with it at the end."""
+
+    def rank(item):
+        name = item.module.__name__
+        return next((n for n, part in enumerate(LONG) if name.endswith(part)), len(LONG))
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a module in one process, for they share servers; not those of SPREAD."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            module = nodeid.partition("::")[0].removesuffix(".py")
+            return nodeid if module.endswith(SPREAD) else module
+
+    return ByModule(config, log)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -37,7 +55,8 @@ def pytest_terminal_summary(terminalreporter):
         for report in reports
         if isinstance(report, pytest.TestReport)
     ]
-    planted = [report for report in reports if "plant" in report.keywords and report.when == "call"]
+    planted = [report for report in reports if "plant" in report.keywords]
+    planted = [report for report in planted if report.when == "call" or report.failed]
     if planted:
         found = sum(report.passed for report in planted)
         terminalreporter.write_line(f"planted bugs: {found} of {len(planted)} found")

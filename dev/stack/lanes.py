@@ -14,9 +14,9 @@ SUITES_STOCK=1 dev/test tests/suites            Odoo's suites without the addon
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +24,9 @@ from pathlib import Path
 from .provision import environment
 from .servers import PostgreSQL, write_conf
 
-# What takes long comes first, so that no process is left with it at the end.
-ALL = [
-    "tests/outages/test_under_load.py",
-    *(f"tests/{kind}" for kind in ("suites", "coherence", "outages", "integration", "unit")),
-]
+KINDS = ["tests/suites", "tests/coherence", "tests/outages", "tests/integration", "tests/unit"]
+MOST = 4  # cores that are used; PostgreSQL takes so many connections
+TAKE_A_VALUE = {"-k", "-m", "-n", "--deselect", "--ignore"}  # options of pytest
 
 
 def main(arguments: list[str]) -> int:
@@ -38,40 +36,56 @@ def main(arguments: list[str]) -> int:
         return 0
     lane = arguments.pop(0) if arguments[:1] in (["unit"], ["long"]) else ""
     os.environ["TEST_LONG"] = "1" if lane == "long" else ""
-    seeds = [word for word in arguments if word.startswith("--hypothesis-seed=")]
-    if not seeds:
-        seeds = [f"--hypothesis-seed={random.randrange(10**6)}"]
-        arguments += seeds
+    parser = argparse.ArgumentParser("dev/test", add_help=False, allow_abbrev=False)
+    parser.add_argument("--hypothesis-seed", default=str(random.randrange(10**6)))
+    options, others = parser.parse_known_args(arguments)
     try:
-        return run(lane, arguments)
+        return run(lane, [f"--hypothesis-seed={options.hypothesis_seed}", *others])
     finally:
-        print(f"The same choices again: {seeds[-1]}")
+        print(f"The same choices again: --hypothesis-seed={options.hypothesis_seed}")
 
 
 def run(lane: str, arguments: list[str]) -> int:
     """Run the tests of a lane, or those that arguments name; the exit code."""
     folder = environment.home() / "test"
     folder.mkdir(parents=True, exist_ok=True)
-    named = any(word.startswith("tests") for word in arguments)
+    environment.addons_path()  # makes the link
+    values = {index + 1 for index, word in enumerate(arguments) if word in TAKE_A_VALUE}
+    targets = {i: path for i, w in enumerate(arguments) if i not in values and (path := target(w))}
+    words = [targets.get(index, word) for index, word in enumerate(arguments)]
     if lane == "unit":
-        return run_pytest(folder, [*([] if named else ["tests/unit"]), *arguments])
-    if not named:
-        # Most wait for servers most of the time: one process more than there are cores.
-        processes = (os.cpu_count() or 1) + 1
-        arguments = [*ALL, f"--numprocesses={processes}", "--dist=loadgroup", *arguments]
+        return run_pytest(folder, words if targets else [str(target("tests/unit")), *words])
+    if not targets:
+        # Most tests wait for servers most of the time: one process more than there are cores.
+        processes = min(len(os.sched_getaffinity(0)), MOST) + 1
+        words = [*(str(target(kind)) for kind in KINDS), f"-n{processes}", *words]
+    words += ["--dist=loadscope", "--no-loadscope-reorder"]
     with PostgreSQL(folder / "postgresql") as postgres:
-        return run_pytest(folder, arguments, postgres)
+        left = "SELECT datname FROM pg_database WHERE datname ~ '^(pytest|test)_'"
+        for name in postgres.sql("postgres", left).split():  # by a run that was killed
+            postgres.dropdb(name)
+        return run_pytest(folder, words, postgres)
 
 
-def run_pytest(folder: Path, arguments: list[str], postgres: PostgreSQL | None = None) -> int:
+def target(word: str) -> str | None:
+    """What pytest calls a path in tests/: by the link, whose name is the addon's; None: no path."""
+    path, colons, name = word.partition("::")
+    full = Path(os.path.normpath(environment.CHECKOUT / path))
+    if word.startswith("-") or not full.exists():
+        return None
+    if not full.is_relative_to(environment.CHECKOUT / "tests"):
+        return None
+    addon = environment.home() / "addons" / environment.ADDON
+    return f"{addon / full.relative_to(environment.CHECKOUT)}{colons}{name}"
+
+
+def run_pytest(folder: Path, words: list[str], postgres: PostgreSQL | None = None) -> int:
     """Run pytest in the addon's folder; its exit code."""
     conf = folder / ("pytest.conf" if postgres else "unit.conf")
     # pytest-odoo wants the name of a database; tests/conftest.py makes one.
     options = {"db_name": "pytest", "list_db": False, "max_cron_threads": 0}
     write_conf(conf, postgres, folder, options=options)
-    # By way of the link, whose name is the addon's.
     addon = environment.home() / "addons" / environment.ADDON
-    words = [re.sub(r"^(--ignore=)?(?=tests\b)", rf"\g<0>{addon}/", word) for word in arguments]
     command = [sys.executable, "-m", "pytest", f"--rootdir={addon}", f"-c{addon}/pyproject.toml"]
     command += [f"--odoo-config={conf}", *words]
     return subprocess.run(command, cwd=folder, check=False).returncode

@@ -9,7 +9,6 @@ import pytest
 
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 
-SPREAD = True  # over the processes of a run: each has servers of its own
 PAGES = ["/odoo", "/web/webclient/load_menus", "/web/login", "/web/health"]
 SILENT, SPEAKS = "does not answer", "answers again"
 REFUSED, SHARED = "is not shared:", "is shared again"

@@ -60,7 +60,7 @@ class Suite:
     :param load: one more server-wide module, which does something to the tests
     :param assets: whether its tests want all assets made first, as a browser does
     :param long: whether it is run by `dev/test long` only
-    :param long_tags: which of its tests are run by `dev/test long` only, because they take long
+    :param long_tags: tests that only `dev/test long` runs
     :param stock: tests that fail on a stock Odoo, and why
     :param expected: tests that fail when sessions are not in files, and why
     :param racing: tests that now and then fail on a stock Odoo too, and why
@@ -265,11 +265,14 @@ def run_suite(
             failed = failed - set(lost) | set(_FAILED.findall(said))
     shutil.rmtree(store)
     known = set(suite.stock if STOCK else suite.stock | suite.expected)
-    known = {name for name in known if name in ran or "." not in name}
+    if not LONG:
+        known &= ran
     problems = [f"failed: {name}\n{_said_of(name, text)}" for name in sorted(failed - known)]
     problems += [f"passed, though listed as failing: {name}" for name in sorted(known - failed)]
     if suite.load == ROUND_TRIP and not STOCK:
         problems += _round_trips(log)
+    if not re.search(r"error\(s\) of \d+ tests", text):
+        problems.append("it did not come to its end")
     if len(ran) < suite.least:
         problems.append(f"only {len(ran)} tests were run, {suite.least} expected")
     skipped = re.findall(r" skipped ([\w.]+) ?: (.*)", text)

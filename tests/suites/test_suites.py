@@ -1,14 +1,10 @@
 """Odoo's own tests pass with this addon as they do without it."""
 
-from pathlib import Path
-
 import pytest
 
 from odoo.addons.redis_session_ormcache.tests.suites.odoo import SUITES, run_suite
 from odoo.addons.redis_session_ormcache.tests.support.dose import LONG
 from stack.provision import environment
-
-SPREAD = True  # over the processes of a run
 
 
 @pytest.mark.parametrize(
@@ -16,7 +12,7 @@ SPREAD = True  # over the processes of a run
 )
 def test_a_suite_of_odoo(suite, postgres, redis):
     """What fails is what is listed, with the reason."""
-    folder = Path(environment.home() / "test/suites")
+    folder = environment.home() / "test/suites"
     folder.mkdir(parents=True, exist_ok=True)
     said, problems = run_suite(suite, postgres, redis, folder)
     print(said)

@@ -188,7 +188,7 @@ def test_no_part_of_a_pickle_is_a_pickle():
 def test_nothing_opens_that_was_not_sealed_for_its_place(seed):
     """Of all values that were changed, cut, extended or mixed, none opens."""
     dice, vault, other = random.Random(seed), Vault("secret"), Vault("another secret")
-    places = [b"one", b"other", b""]
+    places = [b"one", b"two", b"other", b""]
     plain = [b"", b"a", b"text" * 10, bytes(1000)]
     sealed = [(place, vault.seal(place, data, dice.random())) for place in places for data in plain]
     foreign = [other.seal(place, data, 0.0) for place in places for data in plain]
@@ -196,7 +196,7 @@ def test_nothing_opens_that_was_not_sealed_for_its_place(seed):
 
     def mutated():
         place, data = dice.choice(sealed)
-        kind = dice.randrange(8)
+        kind = dice.randrange(9)
         if kind == 0:
             return place, data[: dice.randrange(len(data))]
         if kind == 1:
@@ -212,6 +212,8 @@ def test_nothing_opens_that_was_not_sealed_for_its_place(seed):
             return head[0], head[1][:12] + tail[1][12:]
         if kind == 6:
             return place, dice.randbytes(len(data))
+        if kind == 7:
+            return dice.choice([other for other in places if other != place]), data
         position = dice.randrange(len(data))
         changed = bytes([data[position] ^ 1 << dice.randrange(8)])
         return place, data[:position] + changed + data[position + 1 :]

@@ -1,10 +1,12 @@
 """Two nodes on a Redis, with users::
 
-with Site(folder, postgres, redis.url, database="shop") as site:
-    crowd = site.crowd()
-    with crowd:
-        time.sleep(10)
-    print(crowd.verdicts())
+    with Site(folder, postgres, redis.url, database="shop") as site:
+        crowd = site.crowd()
+        with crowd:
+            time.sleep(10)
+        print(crowd.verdicts())
+
+They click until the inner context ends.
 """
 
 from __future__ import annotations

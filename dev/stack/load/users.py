@@ -1,4 +1,4 @@
-"""Users who click on several nodes without pause, and remember every answer they got."""
+"""Users who click on several nodes, and remember every answer they got."""
 
 from __future__ import annotations
 

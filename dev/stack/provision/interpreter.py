@@ -30,7 +30,7 @@ PACKAGES = (
 def asked() -> str:
     """The version in `ODOO_DEV_PYTHON`; empty for the Python that runs this."""
     version = os.environ.get("ODOO_DEV_PYTHON", "")
-    if version and not re.fullmatch(r"3\.\d+", version):
+    if version and not re.fullmatch(r"3\.[1-9]\d", version):
         raise SetupError(f"ODOO_DEV_PYTHON={version}: not a version such as {VERSION}.")
     return version
 

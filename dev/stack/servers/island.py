@@ -30,7 +30,7 @@ class Island:
     def __init__(self) -> None:
         pid = os.getpid()
         self.name = _NAME.format(pid=pid)
-        subnet = f"10.{200 + pid // 65536 % 50}.{pid // 256 % 256}.{pid % 64 * 4}"
+        subnet = f"10.{200 + pid // 16384 % 50}.{pid // 64 % 256}.{pid % 64 * 4}"
         first = int(subnet.rpartition(".")[2])
         base = subnet.rpartition(".")[0]
         self.outside, self.inside = f"{base}.{first + 1}", f"{base}.{first + 2}"

@@ -171,10 +171,11 @@ def _drop_orphans(public: Path) -> None:
     """Delete the data of root's stopped clusters whose folder is gone (a test's temporary one)."""
     for record in public.glob("postgresql-*.folder"):
         pid = record.with_suffix("") / "postmaster.pid"
-        running = pid.exists() and alive(int(pid.read_text().split()[0]))
-        if not running and not Path(record.read_text()).exists():
-            shutil.rmtree(record.with_suffix(""), ignore_errors=True)
-            record.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, IndexError, ValueError):  # another process does the same
+            running = pid.exists() and alive(int(pid.read_text().split()[0]))
+            if not running and not Path(record.read_text()).exists():
+                shutil.rmtree(record.with_suffix(""), ignore_errors=True)
+                record.unlink(missing_ok=True)
 
 
 def digest(*words: str) -> str:
