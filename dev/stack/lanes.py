@@ -15,6 +15,7 @@ SUITES_STOCK=1 dev/test tests/suites            Odoo's suites without the addon
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import random
 import subprocess
@@ -60,6 +61,11 @@ def run(lane: str, arguments: list[str]) -> int:
         processes = min(len(os.sched_getaffinity(0)), MOST) + 1
         words = [*(str(target(kind)) for kind in KINDS), f"-n{processes}", *words]
     words += ["--dist=loadscope", "--no-loadscope-reorder"]
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+    except BlockingIOError:
+        sys.exit(f"dev/test: another one is at work in {folder}")
     with PostgreSQL(folder / "postgresql") as postgres:
         left = "SELECT datname FROM pg_database WHERE datname ~ '^(pytest|test)_'"
         for name in postgres.sql("postgres", left).split():  # by a run that was killed
