@@ -74,7 +74,7 @@ def run(lane: str, arguments: list[str]) -> int:
 
 
 def target(word: str) -> str | None:
-    """What pytest calls a path in tests/: by the link, whose name is the addon's; None: no path."""
+    """A path in tests/ by way of the link, whose name is the addon's; None for any other word."""
     path, colons, name = word.partition("::")
     full = Path(os.path.normpath(environment.CHECKOUT / path))
     if word.startswith("-") or not full.exists():

@@ -307,7 +307,7 @@ class Cluster:
         self.offers = {}  # method and value, by what is sealed
         self.saved = None
         _name, connection = sql_db.connection_info_for(database)
-        self.admin = psycopg2.connect(**connection)
+        self.admin = psycopg2.connect(**connection, options="-c lock_timeout=30s")
         self.admin.autocommit = True
         self.acting = None
         self.workers = []
@@ -317,8 +317,12 @@ class Cluster:
             self.workers.append(Worker(self, number, count, tier))
 
     def close(self):
-        self.disconnect()
-        self.admin.close()
+        try:
+            self.disconnect()
+        finally:  # an error on the way must leave no lock to the next cluster
+            for worker in self.workers:
+                self._abandon(worker)
+            self.admin.close()
 
     def act(self, worker, thread=0):
         """What follows is done by this thread."""
@@ -596,13 +600,18 @@ class Cluster:
     def crash(self, worker):
         """The process is killed, and another one takes its place."""
         self.figures["crashes"] += 1
+        self._abandon(worker)
+        worker.restart()
+
+    @staticmethod
+    def _abandon(worker):
+        """Close its cursors as the end of a process does: nothing follows a rollback."""
         for signal in list(worker.signals.values()):
             signal.give_up()
         for opened in worker.transactions:
             for hooks in ("postcommit", "prerollback", "postrollback"):
                 getattr(opened.cursor, hooks).clear()
             opened.cursor.close()
-        worker.restart()
 
     def evict(self, registry, call=None):
         """Tier 1 is too small: for one value, or for all."""

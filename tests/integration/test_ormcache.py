@@ -32,14 +32,14 @@ def test_a_fresh_process_computes_nothing_that_another_did(redis, make_worker, l
 
 def test_a_server_has_answered_once_before_it_serves(redis, raw, make_node, lone_database):
     """Each prefork worker has from its parent what would keep its first visitor waiting."""
-    sessions = raw.keys("odoo:session:*")
+    sessions = set(raw.keys("odoo:session:*"))
     node = make_node(redis, database=lone_database, workers=2)
 
     def maps():
         return node.log.read_text().count("Generating routing map")
 
     assert maps() == 1
-    assert raw.keys("odoo:session:*") == sessions
+    assert set(raw.keys("odoo:session:*")) <= sessions  # those of other tests may end meanwhile
     for _ in range(8):
         assert requests.get(f"{node.url}/web/login", timeout=30).ok
     assert maps() == 1
