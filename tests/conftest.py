@@ -20,7 +20,7 @@ from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
 MODULES = ["web", "bus", "auth_totp"]  # in every database
 LONGEST = 10
-LONG = ("test_under_load", "test_suites", "test_topologies", "test_processes", "test_start")
+FIRST = ("test_under_load", "test_suites", "test_topologies", "test_processes", "test_start")
 SPREAD = ("test_suites", "outages/test_ormcache")  # each of their tests has its own servers
 
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
     def rank(item):
         name = item.module.__name__
-        return next((n for n, part in enumerate(LONG) if name.endswith(part)), len(LONG))
+        return next((n for n, part in enumerate(FIRST) if name.endswith(part)), len(FIRST))
 
     items.sort(key=rank)
 
