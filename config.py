@@ -63,12 +63,6 @@ def _bytes(text: str) -> int:
     return size
 
 
-def _fingerprint(text: str) -> str:
-    if not text or len(text.split()) != 1:
-        raise ValueError("it is empty or has white space")
-    return text
-
-
 def _timeout(text: str) -> float:
     seconds = float(text)
     if not 0.05 <= seconds <= 60:
@@ -95,8 +89,6 @@ class Settings:
     :param ormcache: whether the ormcache is shared through Redis
     :param ormcache_max_bytes: how much of a database's cached values Redis holds at most, without
         the values of states of the database that are past: these go within a minute
-    :param ormcache_fingerprint: the version of the code, where it cannot be told from the files;
-        None: it is told from them
     """
 
     url: str = _setting("redis://localhost:6379/0", _url, EXAMPLES)
@@ -110,7 +102,6 @@ class Settings:
     )
     ormcache: bool = _setting(True, _switch, "true or false")
     ormcache_max_bytes: int = _setting(128 * 2**20, _bytes, "a whole number of bytes, from 1048576")
-    ormcache_fingerprint: str | None = _setting(None, _fingerprint, "a text without white space")
 
     def __repr__(self) -> str:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -4,6 +4,8 @@ Several of them pickle without complaint and fail on load, or come back unequal;
 apart and put together here. What is not listed, and holds one of these, is not shared.
 """
 
+import ast
+import functools
 import marshal
 import re
 import time
@@ -146,6 +148,58 @@ def _decode_union(model: Any, data: bytes) -> Any:
         return model.env["res.groups"]._get_group_definitions().from_key(decode(data))
     except (KeyError, TypeError, ValueError, SyntaxError) as error:  # a group that is gone
         raise CorruptRecordError(f"it names other groups: {error}") from error
+
+
+# -- domains of rules ------------------------------------------------------------------------------
+
+DOMAIN = "odoo.addons.base.models.ir_rule.IrRule._compute_domain"
+XMLID = "odoo.addons.base.models.ir_model.IrModelData._xmlid_lookup"
+# What a rule may say of its user and be shared: that comes from tables in ormcache/tables.py.
+_OF_USER = {"id", "ids", "partner_id.id", "company_id.id", "company_ids.ids", "all_group_ids.ids"}
+_NAMES = {"user", "time", "company_id", "company_ids", "website", "str", "int", "list", "tuple"}
+
+
+def depends_on_listed_tables(model: Any, model_name: str, mode: str = "read") -> bool:
+    """Whether ``IrRule._compute_domain`` got what it says of its user from few tables.
+
+    A rule may follow any field of ``user``, as to the pickings of the partner's company.
+    """
+    names = [model_name]
+    for name in names:
+        names += model.env[name]._inherits
+    rules = [rule for name in dict.fromkeys(names) for rule in model._get_rules(name, mode).sudo()]
+    return all(map(says_little_of_user, (rule.domain_force or "" for rule in rules)))
+
+
+@functools.lru_cache(maxsize=1024)
+def says_little_of_user(domain: str) -> bool:
+    """Whether a rule's domain names nothing but columns of its user that are told of.
+
+    >>> says_little_of_user("[('user_id', '=', user.id), ('company_id', 'in', company_ids)]")
+    True
+    >>> says_little_of_user("[('id', 'in', user.partner_id.bom_ids.ids)]")
+    False
+    >>> says_little_of_user("[(f, '=', user[f]) for f in ('id',)]"), says_little_of_user("[")
+    (False, False)
+    """
+    try:
+        tree = ast.parse(domain.strip() or "[]", mode="eval")
+    except SyntaxError:
+        return False
+    outer = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and (node.id not in _NAMES or _is_bare(node, outer)):
+            return False
+        if isinstance(node, ast.Attribute) and id(node) not in outer:
+            base, _dot, path = ast.unparse(node).partition(".")
+            if base == "user" and path not in _OF_USER:
+                return False
+    return True
+
+
+def _is_bare(node: ast.Name, outer: set[int]) -> bool:
+    """Whether ``user`` stands there by itself."""
+    return node.id == "user" and id(node) not in outer
 
 
 # -- recordsets in keys --------------------------------------------------------------------------

@@ -1,65 +1,216 @@
 """What code and files the cached values of this process depend on.
 
-Compiled templates, asset paths with their times, views and field definitions come from files as
-much as from the database. Two processes share when they agree on the version of Odoo, Python and
-this addon, on the options that change values, and on path, size and time of
-the files of the loaded modules and of Odoo itself; or on the name that the administrator gave to
-all that, with the first three.
+Compiled templates, views, asset paths and field definitions come from files as much as from the
+database. Two processes share values when they agree on
+
+* the versions of Odoo, of Python and its packages, and of this addon's format;
+* the options that change values;
+* the names and the content of the files of Odoo, of the loaded modules and of the server-wide ones,
+  wherever these are, and whatever their dates;
+* for what is computed in a language, the content of that language's ``.po`` files;
+* for the few values that hold paths or dates of files, these too.
+
+To read all files takes a third of a second. So a digest of their content is kept in Redis, under
+the paths, sizes, inodes and times of all of them. One of these times no program can set: that of
+the last change of any kind (``ctime``).
 """
 
+import contextlib
 import functools
 import os
+import re
+import stat
 import sys
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b, sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import odoo
 from odoo import release
 from odoo.modules.module import get_module_path
 from odoo.tools import config
+from odoo.tools.translate import get_po_paths
 
 from ..codec.value import FORMAT
 
-# Folders whose files no cached value depends on.
-_LEFT_OUT = {"__pycache__", "demo", "doc", "i18n", "i18n_extra", "tests", "node_modules"}
 _OPTIONS = ("dev_mode", "server_wide_modules")
+_CORE = str(Path(odoo.orm.__path__[0]).parent)
+_ADDONS = f"{_CORE}/addons"  # not all of them are loaded
+_LEFT_OUT = {"__pycache__", "node_modules"}
+_TRANSLATIONS = (".po", ".pot")
+_PACKAGE = (".dist-info", ".egg-info")
+_MOST_LANGUAGES = 200  # that are remembered: a visitor may ask for any
+_DIGEST = 16  # bytes
+_is_language = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?(@[a-z]+)?").fullmatch
+
+Remember = Callable[[bytes, Callable[[], bytes]], bytes]
+"""Gives what the function returns: as it was computed before under the same name, or now."""
 
 
-def fingerprint(modules: list[str], given: str | None) -> bytes:
-    """The fingerprint for a database with these modules.
+class File(NamedTuple):
+    """A file as its folder tells of it.
 
-    :param given: what the administrator calls this version of the code, if anything
+    :param name: relative to its module
+    :param told: size, device, inode, and the times of the last change of content and of any kind
     """
-    parts: list[object] = [FORMAT, release.version, sys.version, sys.implementation.cache_tag]
-    if given:
-        parts += ["given", given, modules]
-    else:
-        parts += [[str(config[option]) for option in _OPTIONS]]
-        parts += [_files(str(Path(odoo.orm.__path__[0]).parent), own=True)]
-        parts += [(name, _files(get_module_path(name) or name)) for name in modules]
-    return blake2b(repr(parts).encode(), digest_size=16).digest()
+
+    name: str
+    path: str
+    told: tuple[int, ...]
+
+
+class Fingerprint:
+    """What is common to the processes that share values of one database.
+
+    :param modules: names of the loaded ones; server-wide ones are added
+    :ivar content: equal where code and content of files are equal
+    :ivar places: equal where files are in the same places, and have the same dates
+    """
+
+    def __init__(self, modules: Iterable[str], remember: Remember) -> None:
+        self.modules = tuple(sorted({*modules, *config["server_wide_modules"]}))
+        self._remember = remember
+        self._languages: dict[str, bytes] = {}
+        found = {name: _files(folder) for name, folder in self._folders()}
+        digests = self._contents(b"files", list(found.values()))
+        self.parts = dict(zip(found, digests, strict=True))
+        environment = (
+            FORMAT,
+            release.version,
+            sys.version,
+            sys.implementation.cache_tag,
+            _packages(),
+            [str(config[option]) for option in _OPTIONS],
+        )
+        self.content = _digest(repr((environment, self.parts)).encode())
+        self.places = _digest(
+            repr([(file.path, file.told[3]) for files in found.values() for file in files]).encode()
+        )
+        self.count = sum(map(len, found.values()))
+        self._roots = {f"{Path(folder).parent}/".encode() for _name, folder in self._folders()}
+
+    def __str__(self) -> str:
+        return self.content.hex()[:16]
+
+    def listing(self) -> str:
+        """What went into it, a line a module, to compare two nodes by."""
+        lines = [f"{digest.hex()} {name}" for name, digest in self.parts.items()]
+        options = ", ".join(f"{option} = {config[option]}" for option in _OPTIONS)
+        return "\n".join(
+            [f"Odoo {release.version}, Python {sys.version}, {options}", *_packages(), *lines]
+        )
+
+    def names_a_place(self, data: bytes) -> bool:
+        """Whether something encoded holds the path of a file of a module."""
+        return any(root in data for root in self._roots)
+
+    def of_languages(self, words: Iterable[object]) -> bytes:
+        """What the translations of some languages are.
+
+        :param words: anything; what is no language's code is passed over
+        """
+        languages = {word for word in words if isinstance(word, str) and _is_language(word)}
+        return b"".join(self._language(language) for language in sorted(languages))
+
+    def _language(self, language: str) -> bytes:
+        found = self._languages.get(language)
+        if found is None:
+            files = []
+            for module in self.modules:
+                for path in get_po_paths(module, language):
+                    with contextlib.suppress(OSError):
+                        name = "/".join((module, *Path(path).parts[-2:]))
+                        files.append(_file(name, path, os.stat(path)))
+            found = self._contents(b"translations", [files])[0] if files else b""
+            if len(self._languages) < _MOST_LANGUAGES:
+                self._languages[language] = found
+        return found
+
+    def _folders(self) -> Iterator[tuple[str, str]]:
+        yield "odoo", _CORE
+        for name in self.modules:
+            if path := get_module_path(name, display_warning=False):
+                yield name, path
+
+    def _contents(self, what: bytes, found: list[list[File]]) -> list[bytes]:
+        """A digest of the content of each list of files."""
+        told = repr([[(file.path, file.told) for file in files] for files in found]).encode()
+        joined = self._remember(
+            what + sha256(told).digest(), lambda: b"".join(_content(files) for files in found)
+        )
+        digests = [joined[start : start + _DIGEST] for start in range(0, len(joined), _DIGEST)]
+        if len(digests) != len(found):
+            digests = [_content(files) for files in found]
+        return digests
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_DIGEST).digest()
 
 
 @functools.cache
-def _files(folder: str, own: bool = False) -> str:
-    """A digest of the files in a folder, as they are when first asked for.
+def _packages() -> tuple[str, ...]:
+    """Python's packages, each with its version, as their folders are named."""
+    found: set[str] = set()
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            found.update(name for name in os.listdir(folder or ".") if name.endswith(_PACKAGE))
+    return tuple(sorted(found))
 
-    :param own: without the addons in it
+
+@functools.cache
+def _files(folder: str) -> list[File]:
+    """The files of a folder, as they are when first asked for.
+
+    A file that cannot be read, or a link to nowhere, is passed over: Odoo cannot read it either.
     """
-    left_out = _LEFT_OUT | {"addons"} if own else _LEFT_OUT
-    digest = blake2b(folder.encode(), digest_size=16)
-    pending = [folder]
-    while pending:
-        current = pending.pop()
+    return list(_walk(folder, "", frozenset()))
+
+
+def _walk(folder: str, prefix: str, parents: frozenset[tuple[int, int]]) -> Iterator[File]:
+    """The files in a folder and in those below it, in the order of their names.
+
+    :param prefix: of their names
+    :param parents: the folders that it is in: a link may lead back to one
+    """
+    try:
+        status = os.stat(folder)
+        names = sorted(os.listdir(folder))
+    except OSError:  # no folder, or a vanished one
+        return
+    inode = status.st_dev, status.st_ino
+    if inode in parents:
+        return
+    for name in names:
+        if name in _LEFT_OUT or name.startswith(".") or name.endswith(_TRANSLATIONS):
+            continue
+        path = f"{folder}/{name}"
         try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+            status = os.stat(path)
         except OSError:
             continue
-        for entry in entries:
-            if entry.is_dir():
-                if entry.name not in left_out:
-                    pending.append(entry.path)
-            else:
-                found = entry.stat()
-                digest.update(f"{entry.path} {found.st_size} {found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+        if stat.S_ISDIR(status.st_mode):
+            if path != _ADDONS:
+                yield from _walk(path, f"{prefix}{name}/", parents | {inode})
+        elif stat.S_ISREG(status.st_mode):
+            yield _file(prefix + name, path, status)
+
+
+def _file(name: str, path: str, status: os.stat_result) -> File:
+    told = status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return File(name, path, told)
+
+
+def _content(files: list[File]) -> bytes:
+    """A digest of names and contents."""
+    digest = sha256()
+    for file in files:
+        try:
+            with open(file.path, "rb", buffering=0) as opened:
+                data = opened.read()
+        except OSError:
+            continue
+        digest.update(f"{file.name}\0{len(data)}\0".encode(errors="surrogateescape"))
+        digest.update(data)
+    return digest.digest()[:_DIGEST]

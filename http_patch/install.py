@@ -183,7 +183,7 @@ def _share_ormcache(remote: RemoteTier, settings: Settings) -> None:
     def make_shared(database: str) -> SharedOrmcache:
         return SharedOrmcache(remote, database, settings.prefix, cached_values.codecs())
 
-    registry.apply(make_shared, settings.ormcache_fingerprint)
+    registry.apply(make_shared)
     for target in (
         savepoint,
         ir_cron,

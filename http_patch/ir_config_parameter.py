@@ -1,16 +1,20 @@
-"""``IrConfig_Parameter._get_param``: a process reads all parameters with one query.
+"""``IrConfig_Parameter._get_param``: a transaction that misses several asks for all at once.
 
-They hold secrets, so they are never shared; a fresh process would read each with a query of its
-own, also those that are not there. All of them are one more entry of tier 1, and as valid as the
-others of its container.
+Parameters hold secrets, so they are never shared; a fresh process would need a query for each. The
+answer serves the transaction that asked, as long as it only reads: it sees one snapshot all the
+time, so each parameter has the value that core's query would give.
 """
 
+import re
+import threading
 from typing import Any
 
 from odoo.addons.base.models.ir_config_parameter import IrConfig_Parameter
 
 from . import ormcache, registry
 from .shape import require, require_source
+
+_only_reads = re.compile(r"\s*SELECT\b", re.IGNORECASE).match
 
 
 def check() -> None:
@@ -26,16 +30,31 @@ def apply() -> None:
 
 
 def _get_param(self: Any, key: str) -> str | None:
-    lru = self.pool._Registry__caches["stable"]
-    all_of_them = "ir.config_parameter", IrConfig_Parameter._get_param.__cache__.method
-    values: dict[str, str] | None = lru.get(all_of_them)
-    if values is None:
-        # as core does for one: we bypass the ORM because get_param() is used in some field's
-        # depends, and must therefore work even when the ORM is not ready to work
-        self.flush_model(["key", "value"])
+    if registry.usable(self.pool, self.env.cr) is None:
+        return IrConfig_Parameter._get_param.__cache__.method(self, key)  # type: ignore[no-any-return]
+    # as core does for one: we bypass the ORM because get_param() is used in some field's
+    # depends, and must therefore work even when the ORM is not ready to work
+    self.flush_model(["key", "value"])
+    transaction = registry.transaction(self.pool, self.env.cr)
+    if transaction.parameters is None:
         self.env.cr.execute("SELECT key, value FROM ir_config_parameter")
-        values = dict(self.env.cr.fetchall())
-        registry.fills(self.pool, self.env.cr)
-        if registry.put(self.pool, self.env.cr, lru, all_of_them, values):
-            registry.filled(self.pool, self.env.cr, "stable", all_of_them)
-    return values.get(key)
+        transaction.parameters = dict(self.env.cr.fetchall())
+        _watch_queries()
+    return transaction.parameters.get(key)
+
+
+def _watch_queries() -> None:
+    """Have this thread's queries pass by :func:`_forget`, as the profiler does with its own."""
+    thread: Any = threading.current_thread()
+    hooks = vars(thread).setdefault("query_hooks", [])
+    if _forget not in hooks:
+        hooks.append(_forget)
+
+
+def _forget(cursor: Any, query: Any, _params: Any, _start: float, _delay: float) -> None:
+    """After a query that may have changed the parameters, whichever they are."""
+    transaction = registry.transaction_of(cursor)
+    if transaction and transaction.parameters is not None:
+        text = query if isinstance(query, str) else cursor._obj.query.decode(errors="replace")
+        if not _only_reads(text):
+            transaction.parameters = None

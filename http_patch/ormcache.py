@@ -14,8 +14,9 @@ from odoo.tools.cache import _COUNTERS, _logger, ormcache
 from ..ormcache import SharedOrmcache
 from ..ormcache.policy import Method
 from ..ormcache.shared import Place
+from . import generations
 from . import registry as registry_patch
-from .cached_values import PAGE, page_surroundings
+from .cached_values import DOMAIN, PAGE, XMLID, depends_on_listed_tables, page_surroundings
 from .shape import require_source
 
 
@@ -87,7 +88,7 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
     doubts = shared.doubts(transaction)
     place = None
     generation = shared.current_generation(
-        transaction, registry, lambda: registry_patch.read_generation(registry, cursor)
+        transaction, registry, lambda: generations.read_generation(registry, cursor)
     )
     if generation is None:
         value, _cost = _compute(cache, counter, *args, **kwargs)
@@ -95,8 +96,9 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         cursor.cache.pop("_compile_batch_", None)
         return value
     if not (method.local or registry_patch.has_invalidated(registry)):
-        surroundings = _surroundings(method)
+        surroundings = _surroundings(method, model, args)
         if surroundings is not None:
+            surroundings += (_translations(shared, method, model, args, kwargs),)
             place = shared.place(transaction, generation, cache, method, key, surroundings)
 
     found = None
@@ -120,13 +122,15 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
     return value
 
 
-def _surroundings(method: Method) -> tuple[Any, ...] | None:
+def _surroundings(method: Method, model: Any, args: Any) -> tuple[Any, ...] | None:
     """What values may depend on beyond their keys; None: on more than can be said.
 
     In core, what a cron job or a shell computes never reaches a visitor: it stays in its process.
     So it is with this as a part of the key. In detail it is for rules, which see the current
     website; templates, whose links are made for it; and what shows more in a debug session.
     """
+    if method.name == XMLID and args[1].partition(".")[0] not in model.pool._init_modules:
+        return None  # imports and exports come and go, so their table tells nothing of these
     request = _request_stack.top
     if request is None or not method.of_request:
         return (request is not None,)
@@ -139,6 +143,17 @@ def _surroundings(method: Method) -> tuple[Any, ...] | None:
         website.id if website else None,
         bool(getattr(getattr(request, "session", None), "debug", "")),
     )
+
+
+def _translations(
+    shared: SharedOrmcache, method: Method, model: Any, args: Any, kwargs: Any
+) -> bytes:
+    """What the terms in the code are in the languages that a value may be computed in."""
+    languages = [model.env.context.get("lang")]
+    if method.language is not None:
+        given = args[method.language : method.language + 1]
+        languages.append(given[0] if given else kwargs.get("lang"))
+    return shared.code.of_languages(languages) if shared.code else b""
 
 
 def _is_given(kwargs: dict[str, Any]) -> bool:
@@ -172,6 +187,8 @@ def _compute_and_share(
     unsettled = shared.doubts(transaction)[0]
     after = transaction.epoch, *shared.doubts(transaction)
     valid = current and before == after and not unsettled
-    invalidated = registry_patch.has_invalidated(registry)
-    shared.store(place, value, cost, publish=valid and not invalidated)
+    publish = valid and not registry_patch.has_invalidated(registry)
+    if publish and place.method.name == DOMAIN:
+        publish = depends_on_listed_tables(*args, **kwargs)
+    shared.store(place, value, cost, publish=publish)
     return value

@@ -22,19 +22,18 @@ from odoo.tools import config
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
 
 from ..ormcache import Generation, SharedOrmcache, Transaction
-from ..ormcache.generation import REGISTRY, query
-from ..ormcache.shared import keys_of_containers
-from .fingerprint import fingerprint
+from ..ormcache.generation import REGISTRY
+from . import generations
+from .fingerprint import Fingerprint
 from .shape import require_signature, require_source
 
 _logger = logging.getLogger(__name__)
 
 # Attributes of ours: on registries...
-_SHARED, _CHECKED, _LAST = "_redis_shared", "_redis_checked", "_redis_last"
+_SHARED, _CHECKED = "_redis_shared", "_redis_checked"
 _TRANSACTION = "_redis_transaction"  # ... and on cursors
 
 _make_shared: Callable[[str], SharedOrmcache]
-_own_fingerprint: str | None = None
 
 
 def check() -> None:
@@ -53,14 +52,13 @@ def check_new() -> None:
     )  # fmt: skip
 
 
-def apply(make_shared: Callable[[str], SharedOrmcache], own_fingerprint: str | None) -> None:
+def apply(make_shared: Callable[[str], SharedOrmcache]) -> None:
     """Patch the methods.
 
     :param make_shared: tier 2 for a database's name
-    :param own_fingerprint: what the administrator calls this version of the code, if anything
     """
-    global _make_shared, _own_fingerprint
-    _make_shared, _own_fingerprint = make_shared, own_fingerprint
+    global _make_shared
+    _make_shared = make_shared
     Registry.get_sequences = _reading_rows(Registry.get_sequences)
     Registry.check_signaling = _clearing_what_is_older(Registry.check_signaling)
     Registry.reset_changes = _dropping_what_waits(Registry.reset_changes)
@@ -72,9 +70,9 @@ def usable(registry: Any, cursor: Any) -> SharedOrmcache | None:
     if not _may_share(registry, cursor):
         return None
     shared = _shared(registry)
-    if not shared.is_open:
+    if shared.code is None:
         _open(shared, registry, cursor)
-    return None if shared.is_closed else shared
+    return shared if shared.code else None
 
 
 def _may_share(registry: Any, cursor: Any) -> bool:
@@ -136,23 +134,6 @@ def transaction_of(cursor: Any) -> Transaction | None:
     return found
 
 
-def read_generation(registry: Any, cursor: Any) -> Generation:
-    """What the cursor's own snapshot sees, for the price of a query.
-
-    Tier 1 is not cleared for it, so it does not make other transactions outdated.
-    """
-    keys = (REGISTRY, *_CACHES_BY_KEY)
-    cursor.execute(_query(keys))
-    row = cursor.fetchone()
-    assert row is not None, "No result when reading signaling sequences"
-    last_row, generation = vars(registry).get(_LAST, (None, None))
-    if row != last_row:
-        *arrays, origin = row
-        generation = Generation.from_rows(keys, arrays, origin, _keys_of())
-        setattr(registry, _LAST, (row, generation))
-    return generation  # type: ignore[no-any-return]
-
-
 def put(registry: Any, cursor: Any, lru: Any, key: Any, value: Any) -> bool:
     """Put a value in tier 1; False: the cursor's transaction is known to be too old for that."""
     found = transaction_of(cursor)
@@ -193,8 +174,12 @@ def is_tier_1_current(registry: Any, generation: Generation, container: str) -> 
 
     Values are computed from others, which are as old as the last check of the signals.
     """
-    checked: Generation | None = vars(registry).get(_CHECKED)
-    return checked is not None and checked.equals(generation, container)
+    checked = next(reversed(_checked(registry).values()), None)
+    return (
+        checked is not None
+        and checked.equals(generation, container)
+        and not checked.has_changed_since(generation, container)
+    )
 
 
 def undo(registry: Any, cursor: Any) -> None:
@@ -280,16 +265,34 @@ def _shared(registry: Any) -> SharedOrmcache:
 
 
 def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
+    """Find out with which processes values are shared."""
     if shared.is_closed:
         return
+    database = registry.db_name
     cursor.execute("SELECT value FROM ir_config_parameter WHERE key = 'database.secret'")
     row = cursor.fetchone()
-    if row and row[0]:
-        modules = sorted(registry._init_modules)
-        shared.open(secret=row[0], namespace=fingerprint(modules, _own_fingerprint))
-    else:
+    if not (row and row[0]):
         shared.is_closed = True
-        _logger.warning("%s has no database.secret: its cache stays local", registry.db_name)
+        _logger.warning("%s has no database.secret: its cache stays local", database)
+        return
+    remember = functools.partial(shared.remember, shared.vault(row[0]))
+    code = Fingerprint(registry._init_modules, remember)
+    cursor.execute("SELECT code FROM res_lang WHERE active")
+    code.of_languages([language for (language,) in cursor.fetchall()])  # as they are now
+    shared.code = code
+    if _told.get(database) != code.content:
+        _told[database] = code.content
+        _logger.info(
+            "%s: cached values are shared with processes of fingerprint %s (%d modules, %d files)",
+            database,
+            code,
+            len(code.modules),
+            code.count,
+        )
+        _logger.debug("%s: the fingerprint %s is of\n%s", database, code, code.listing())
+
+
+_told: dict[str, bytes] = {}  # the fingerprint in the log, by database
 
 
 # -- the patches -----------------------------------------------------------------------------------
@@ -301,20 +304,13 @@ def _reading_rows(original: Any) -> Any:
         if type(cr) is not Cursor:
             found: tuple[int | None, dict[str, int | None]] = original(self, cr)
             return found
-        generation = transaction(self, cr).generation = read_generation(self, cr)
+        generation = transaction(self, cr).generation = generations.read_generation(self, cr)
         _shared(self).learn(generation)
-        vars(self).setdefault(_CHECKED, generation)  # the first time: tier 1 is empty
+        if not _checked(self):  # the first time: tier 1 is empty
+            _checked(self)[generation.is_replica] = generation
         return generation.newest[REGISTRY], {key: generation.newest[key] for key in _CACHES_BY_KEY}
 
     return get_sequences
-
-
-_query = functools.lru_cache(query)
-
-
-@functools.cache
-def _keys_of() -> dict[str, tuple[str, ...]]:
-    return keys_of_containers(_CACHES_BY_KEY)
 
 
 def _clearing_what_is_older(original: Any) -> Any:
@@ -323,27 +319,44 @@ def _clearing_what_is_older(original: Any) -> Any:
         if cr is None:
             with closing(self.cursor(readonly=True)) as cursor:
                 return check_signaling(self, cursor)
-        before: Generation | None = vars(self).get(_CHECKED)
+        before = _checked(self)
         registry = original(self, cr)
-        seen = transaction_of(cr)
-        if seen is None or seen.generation is None:  # a test's cursor
+        found = transaction_of(cr)
+        if found is None or found.generation is None:  # a test's cursor
             return registry
-        if before is not None and registry is self:
-            if not seen.generation.follows(before, REGISTRY):
+        if registry is not self:
+            # Loading it took a while: it may have seen a later state of the tables than this one.
+            found.generation = generations.read_generation(registry, cr)
+        elif before:
+            seen, latest_first = found.generation, list(reversed(before.values()))
+            if not all(seen.follows(each, REGISTRY) for each in latest_first):
                 self.registry_sequence = -1
                 return check_signaling(self, cr)
-            _clear_what_is_older(self, before, seen.generation)
-        setattr(registry, _CHECKED, seen.generation)  # after the clearing: others rely on it
+            _clear_what_is_older(self, latest_first, seen)
+        checked = _checked(registry)
+        checked.pop(found.generation.is_replica, None)
+        checked[found.generation.is_replica] = found.generation  # after clearing: others rely on it
         return registry
 
     return check_signaling
 
 
-def _clear_what_is_older(registry: Any, before: Generation, seen: Generation) -> None:
+def _checked(registry: Any) -> dict[bool, Generation]:
+    """What tier 1 was last cleared for: by a replica and by the primary, the latest one last."""
+    found: dict[bool, Generation] = vars(registry).setdefault(_CHECKED, {})
+    return found
+
+
+def _clear_what_is_older(registry: Any, before: list[Generation], seen: Generation) -> None:
     """Between a change of this process and its signal, another of its cursors, which may see the
-    state before, may have filled tier 1."""
+    state before, may have filled tier 1.
+
+    :param before: what was checked so far, the latest first
+    """
     for container, lru in registry._Registry__caches.items():
-        if not seen.equals(before, container):
+        if not seen.equals(before[0], container) or any(
+            seen.has_changed_since(other, container) for other in before
+        ):
             lru.clear()
 
 

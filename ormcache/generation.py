@@ -7,15 +7,19 @@ core looks at: of two that signal at once, the later id may commit first, and th
 appears below it.
 
 A row is told by its id, its date and the transaction that wrote it, and all of them by the file of
-the table and the start of the server: so a database that was restored, copied or made anew never
-meets the values of the other, though its ids repeat.
+the table and the start of the server (the *origin*). So a database that was restored, copied or
+made anew never meets the values of the other, though its ids repeat. What a replica says is
+compared by ids and dates, because a logical replica writes the rows in transactions of its own.
+
+Of the tables that values are computed from (``tables.py``) a generation has the state that its
+process read with the snapshot that was the first to see these rows.
 
 >>> keys = {"default": ("default",), "templates": ("templates", "groups")}
 >>> def seen(**rows):
 ...     tables = {"registry": [7], "default": [3], "templates": [3], "groups": [9], **rows}
 ...     return Generation.from_rows(
 ...         list(tables), [[f'({i},"2026-01-01",70{i})' for i in ids] for ids in tables.values()],
-...         "16384", keys)
+...         "16384", "100:105:101", keys)
 >>> before, after = seen(), seen(groups=[10, 9])
 >>> before.token("default") == after.token("default")
 True
@@ -38,7 +42,7 @@ Ids = Mapping[str, tuple[int, ...]]
 
 
 def query(keys: Iterable[str]) -> str:
-    """SQL for :meth:`Generation.from_rows`: one array of rows a key, then where they are.
+    """SQL for :meth:`Generation.from_rows`: one array of rows a key, the origin, the snapshot.
 
     It takes as long as the one of ``Registry.get_sequences`` that it stands for.
 
@@ -51,32 +55,75 @@ def query(keys: Iterable[str]) -> str:
     ]
     # The path tells database and table; the server's start, that it was not restored meanwhile.
     origin = "pg_relation_filepath('orm_signaling_registry') || pg_postmaster_start_time()"
-    return f"SELECT {', '.join(arrays)}, {origin}"
+    return f"SELECT {', '.join(arrays)}, {origin}, pg_current_snapshot()::text"
+
+
+def is_earlier(snapshot: str, other: str) -> bool:
+    """Whether a snapshot was taken before another one of the same database, as far as it matters.
+
+    :param snapshot: ``xmin:xmax:xip_list``, as ``pg_current_snapshot`` gives it
+
+    >>> is_earlier("100:105:101,103", "100:106:101"), is_earlier("100:105:101", "100:105:101,103")
+    (True, False)
+    >>> is_earlier("100:105:101,103", "103:105:103"), is_earlier("9:9:", "9:9:")
+    (True, False)
+    """
+    _xmin, xmax, running = snapshot.split(":")
+    _xmin, other_xmax, other_running = other.split(":")
+    if xmax != other_xmax:
+        return int(xmax) < int(other_xmax)
+    # All below xmax have begun: of those that were running, some may have ended since.
+    return len(running) > len(other_running)
 
 
 class Generation:
     """What one snapshot saw of the signaling tables.
 
     :param rows: per key, the newest rows as text, newest first
-    :ivar newest: per key, ``max(id)`` of its table; None when it is empty
     :param ids: their ids. In one database such tuples only grow, in the order of tuples
     :param origin: what tells this database, on this server, from others
+    :param snapshot: with which it was read
     :param keys_of: per container, the keys that clear it
+    :param is_replica: whether a replica said so
+    :ivar newest: per key, ``max(id)`` of its table; None when it is empty
+    :ivar states: per container, the state of the tables that its values come from
+    :ivar secret: the database's own; "" where it has none; None: it is not known
+    :ivar is_past: whether its process has seen a later state of these tables with the same rows
     """
 
-    __slots__ = ("_keys_of", "_rows", "_tokens", "ids", "newest", "origin")
+    __slots__ = (
+        "_keys_of",
+        "_rows",
+        "_tokens",
+        "ids",
+        "is_past",
+        "is_replica",
+        "newest",
+        "origin",
+        "secret",
+        "snapshot",
+        "states",
+    )
 
     def __init__(
         self,
         rows: Mapping[str, Sequence[str]],
         ids: Ids,
         origin: str,
+        snapshot: str,
         keys_of: Mapping[str, Sequence[str]],
+        *,
+        is_replica: bool = False,
     ) -> None:
         self.ids = ids
         self.newest = {key: numbers[0] if numbers else None for key, numbers in ids.items()}
         self._rows = rows
-        self.origin = origin
+        self.origin = f"{origin} {is_replica}"
+        self.is_replica = is_replica
+        self.snapshot = snapshot
+        self.states: Mapping[str, str] = {}
+        self.secret: str | None = None
+        self.is_past = False
         self._keys_of = keys_of
         self._tokens: dict[str, bytes] = {}
 
@@ -86,7 +133,10 @@ class Generation:
         keys: Sequence[str],
         arrays: Sequence[Sequence[str]],
         origin: str,
+        snapshot: str,
         keys_of: Mapping[str, Sequence[str]],
+        *,
+        is_replica: bool = False,
     ) -> "Generation":
         """From the answer to :func:`query`: rows look like ``(12,"2026-01-01 00:00:00",705)``."""
         rows, ids = {}, {}
@@ -95,7 +145,7 @@ class Generation:
             # Older ones may be tidied away at any time.
             within = sum(number > numbers[0] - WINDOW for number in numbers)
             rows[key], ids[key] = array[:within], tuple(numbers[:within])
-        return cls(rows, ids, origin, keys_of)
+        return cls(rows, ids, origin, snapshot, keys_of, is_replica=is_replica)
 
     def token(self, container: str) -> bytes:
         """What differs between two generations of a container."""
@@ -104,6 +154,7 @@ class Generation:
             digest = blake2b(self.origin.encode(), digest_size=16)
             for key in (REGISTRY, *self._keys_of[container]):
                 digest.update(f"|{key}:{';'.join(self._rows[key])}".encode())
+            digest.update(f"|{self.states.get(container)}".encode())
             token = self._tokens[container] = digest.digest()
         return token
 
@@ -117,7 +168,7 @@ class Generation:
         Core, which compares newest ids, may not notice anything else: a signal that was committed
         after one with a higher id, or a database that was restored.
         """
-        rows, old = self._rows[key], before._rows[key]
+        rows, old = self._comparable(before, key), before._comparable(self, key)
         if rows == old:
             return True
         ids, old_ids = self.ids[key], before.ids[key]
@@ -125,6 +176,24 @@ class Generation:
         return ids > old_ids and rows[1:] == old[:within]
 
     def equals(self, other: "Generation", container: str) -> bool:
-        """Whether both saw the same signals for a container, if on servers of their own."""
+        """Whether both saw the same signals for a container.
+
+        One that sees another state of its tables is told by :meth:`has_changed_since`.
+        """
         keys = (REGISTRY, *self._keys_of[container])
-        return all(self._rows[key] == other._rows[key] for key in keys)
+        return all(self._comparable(other, key) == other._comparable(self, key) for key in keys)
+
+    def has_changed_since(self, other: "Generation", container: str) -> bool:
+        """Whether a container's tables changed, and nobody signalled it, in one database."""
+        return (
+            self.origin == other.origin
+            and self.states.get(container) != other.states.get(container)
+            and self.equals(other, container)
+        )
+
+    def _comparable(self, other: "Generation", key: str) -> Sequence[str]:
+        """Rows without ``xmin``, where replicas have their own."""
+        rows = self._rows[key]
+        if self.origin == other.origin or not (self.is_replica or other.is_replica):
+            return rows
+        return [row[: row.rindex(",")] for row in rows]

@@ -15,6 +15,7 @@ OWN_STATE = "it tells of a process or of a moment, not of the database"
 NO_QUERY = "it takes no query, and less time than looking in Redis"
 OWN_ORDER = "its key has the order of a set, which differs between processes"
 ANYBODY = "its key is whatever a visitor asks for"
+BUSY = "it is computed from tables that change all the time"
 BEYOND_KEY = "it depends on the request in more than its key says"
 
 LOCAL_METHODS = {
@@ -37,6 +38,8 @@ LOCAL_METHODS = {
     "_call_apps": OWN_STATE,
     "_get_industry_categories_from_apps": OWN_STATE,
     "_get_transifex_projects": OWN_STATE,
+    "_get_first_possible_variant_id": BUSY,
+    "_get_variant_id_for_combination": BUSY,
     "_get_installed_addons_list": OWN_STATE,
     "_track_get_fields": NO_QUERY,
     "_self_accessible_fields": NO_QUERY,
@@ -58,6 +61,12 @@ REQUEST_METHODS = {
     "_get_view_cache",
     "load_menus",
     "load_menus_root",
+}
+# Methods whose values hold paths of files, or their dates.
+PLACE_METHODS = {
+    "_generate_asset_links_cache",
+    "_get_asset_paths",
+    "_get_response_cached",
 }
 # Another addon's method or parameter with such a name is taken for a secret.
 _sounds_secret = re.compile(
@@ -109,13 +118,27 @@ class Method:
     :param name: module and qualified name, the same in every process
     :param local: why its values are not shared; None: they are
     :param of_request: whether they depend on the request in more than their key says
+    :param holds_places: whether they hold paths of files, or their dates
+    :param language: which of its arguments is a language; None: none is
     """
 
-    __slots__ = ("_computed", "_cost", "_refused", "local", "name", "of_request")
+    __slots__ = (
+        "_computed",
+        "_cost",
+        "_refused",
+        "holds_places",
+        "language",
+        "local",
+        "name",
+        "of_request",
+    )
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.name = f"{method.__module__}.{method.__qualname__}"
         self.of_request = getattr(method, "__name__", "") in REQUEST_METHODS
+        self.holds_places = getattr(method, "__name__", "") in PLACE_METHODS
+        parameters = list(inspect.signature(method).parameters)
+        self.language = parameters.index("lang") if "lang" in parameters else None
         self.local = reason_to_stay_local(method)
         self._computed = 0
         self._cost = 0.0

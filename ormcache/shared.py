@@ -10,11 +10,12 @@
 Knows Odoo by what it is handed: a registry, a cursor, a cached method.
 """
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from ..codec.value import Vault, decode, encode, key_bytes
@@ -46,11 +47,29 @@ class ValueCodec(NamedTuple):
 PLAIN = ValueCodec(encode, lambda _model, data: decode(data))
 
 
+class Code(Protocol):
+    """The code and files of a process, which values depend on.
+
+    :param content: equal for processes that may share
+    :param places: equal for those of them whose files have the same paths and dates
+    """
+
+    content: bytes
+    places: bytes
+
+    def of_languages(self, words: Sequence[object]) -> bytes:
+        """Equal for equal translations of the languages in ``words``."""
+
+    def names_a_place(self, data: bytes) -> bool:
+        """Whether something encoded holds the path of a file."""
+
+
 class Place(NamedTuple):
     """Where the value of one key belongs, as one transaction sees it."""
 
     transaction: Transaction
     generation: Generation
+    vault: Vault
     hash: Hash
     field: bytes
     method: Method
@@ -73,12 +92,13 @@ class SharedOrmcache:
     ) -> None:
         self.remote = remote
         self._known: dict[str, Ids] = {}  # per origin, the newest that this process saw signalled
+        self._seen: dict[str, Generation] = {}  # per origin, the one it saw last
         self._codecs = codecs
         self._database = database
         self._prefix = f"{prefix}:ormcache:{database}:"
-        self._namespace = b""
-        self._vault: Vault | None = None
-        self.is_closed = False  # whether there is nothing to open it with
+        self._vaults: dict[str, Vault] = {}
+        self.is_closed = False  # whether its database has no secret
+        self.code: Code | None = None  # once it is known; until then nothing is shared
         self._hashes: OrderedDict[str, Hash] = OrderedDict()
         # By container and origin: the newest generation, and the key of its hash.
         self._newest: dict[tuple[str, str], tuple[Generation, str]] = {}
@@ -89,25 +109,12 @@ class SharedOrmcache:
         self._unsettled: WeakSet[Transaction] = WeakSet()
         self._undone = 0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether :meth:`open` was called."""
-        return self._vault is not None
-
-    def open(self, *, secret: str, namespace: bytes) -> None:
-        """Begin to share.
-
-        :param secret: ``database.secret``, which stays in PostgreSQL
-        :param namespace: equal for two processes that may share: the code's fingerprint
-        """
-        self._namespace = namespace
-        self._vault = Vault(secret)
-
     def learn(self, generation: Generation) -> None:
         """Take note that this process has seen ``generation``: what is older is past."""
-        if self._known.get(generation.origin) == generation.ids:
+        if self._seen.get(generation.origin) is generation:
             return
-        with self._lock:
+        with self._lock:  # :meth:`put` is done, or will find what changed
+            self._seen[generation.origin] = generation
             known = self._known.get(generation.origin, {})
             newest = {key: max(known.get(key, ()), ids) for key, ids in generation.ids.items()}
             # The same object, so that what is compared most often is found equal at once.
@@ -204,10 +211,12 @@ class SharedOrmcache:
         return None
 
     def is_older(self, generation: Generation, registry: Any) -> bool:
-        """Whether a snapshot misses something that this process knows to be signalled.
+        """Whether a snapshot misses something that this process knows of.
 
         The registry's sequences are a guess after it signalled, and never too high.
         """
+        if generation.is_past:
+            return True
         known = self._known.get(generation.origin)
         if known is not None and known is not generation.ids and generation.older_than(known):
             return True
@@ -246,28 +255,30 @@ class SharedOrmcache:
         :param key: as ``ormcache.key`` makes it: model name, function, arguments
         :param surroundings: what else a value may depend on
         """
-        assert self._vault is not None
+        if self.code is None or not generation.secret:
+            return None
+        vault = self.vault(generation.secret)
         counter = COUNTERS[self._database, method.name]
+        surroundings = (*surroundings, self.code.places if method.holds_places else b"")
         try:
-            field = self._vault.digest(key_bytes((method.name, key[0], key[2:], surroundings)))
+            field = vault.digest(key_bytes((method.name, key[0], key[2:], surroundings)))
         except NotShareableError as error:
             counter.rejected += 1
             method.refuse(str(error))
             return None
-        hash_ = self._hash(cache.cache_name, generation, transaction)
+        hash_ = self._hash(cache.cache_name, generation, transaction, vault)
         if hash_ is None:
             return None
-        return Place(transaction, generation, hash_, field, method, counter)
+        return Place(transaction, generation, vault, hash_, field, method, counter)
 
     def load(self, place: Place, model: Any) -> tuple[Any] | None:
         """The value from tier 2, in a tuple; None: the caller is to compute it."""
         sealed = place.transaction.find(place.hash, place.field, place.method)
         if sealed is None:
             return None
-        assert self._vault is not None
         place.counter.bytes_in += len(sealed)
         try:
-            data, cost = self._vault.open(place.bound, sealed)
+            data, cost = place.vault.open(place.bound, sealed)
             value = self._codec(place.method).decode(model, data)
         except ExpiredRecordError:
             return None
@@ -286,7 +297,6 @@ class SharedOrmcache:
         :param cost: seconds that computing it took
         :param publish: whether it is valid beyond this transaction
         """
-        assert self._vault is not None
         place.counter.computed += 1
         place.counter.spent += cost
         place.method.computed(cost)
@@ -294,8 +304,8 @@ class SharedOrmcache:
             place.transaction.release(place.field)
             return
         try:
-            data = self._codec(place.method).encode(value)
-            sealed = self._vault.seal(place.bound, data, cost)
+            data = self._encoded(place.method, value)
+            sealed = place.vault.seal(place.bound, data, cost)
         except Exception as error:  # a codec's too: the value itself is fine
             place.counter.rejected += 1
             place.method.refuse(str(error))
@@ -311,14 +321,14 @@ class SharedOrmcache:
         place.transaction.release(place.field)
 
     def _hash(
-        self, container: str, generation: Generation, transaction: Transaction
+        self, container: str, generation: Generation, transaction: Transaction, vault: Vault
     ) -> Hash | None:
         """A container's hash, fetched when this process first looks for something in it.
 
         None when that would take the transaction too long.
         """
-        assert self._vault is not None
-        token = self._vault.digest(self._namespace + generation.token(container))
+        assert self.code is not None
+        token = vault.digest(self.code.content + generation.token(container))
         key = f"{self._prefix}{container}:{token.hex()}"
         found = self._hashes.get(key)
         if found is None:
@@ -335,6 +345,35 @@ class SharedOrmcache:
             while len(self._hashes) > _REMEMBERED_HASHES:
                 self._hashes.popitem(last=False)
         return found
+
+    def vault(self, secret: str) -> Vault:
+        """Seals the values of a database with this secret."""
+        found = self._vaults.get(secret)
+        if found is None:
+            found = Vault(secret)
+            self._vaults = {secret: found}  # a former one is not needed any more
+        return found
+
+    def remember(self, vault: Vault, name: bytes, compute: Callable[[], bytes]) -> bytes:
+        """Bytes that cost time to compute, and that a process of this database may have computed.
+
+        :param name: what they depend on
+        """
+        key, field = f"{self._prefix}remembered", vault.digest(name)
+        bound = key.encode() + b"\0" + field
+        sealed = self.remote.ask(key, field, claim=False)
+        if isinstance(sealed, bytes):
+            with contextlib.suppress(CorruptRecordError):
+                return vault.open(bound, sealed)[0]
+        data = compute()
+        self.remote.publish(key, [(field, vault.seal(bound, data, 0.0))])
+        return data
+
+    def _encoded(self, method: Method, value: Any) -> bytes:
+        data = self._codec(method).encode(value)
+        if self.code and not method.holds_places and self.code.names_a_place(data):
+            raise NotShareableError("it holds the path of a file")
+        return data
 
     def _codec(self, method: Method) -> ValueCodec:
         return self._codecs.get(method.name, PLAIN)

@@ -63,6 +63,7 @@ class Transaction:
         "generation",
         "open_in",
         "outdated",
+        "parameters",
         "registry",
         "waited",
         "wrote",
@@ -80,6 +81,8 @@ class Transaction:
         self.registry: Any = None  # whose tier 1 it fills
         self.open_in: Any = None  # the SharedOrmcache that reckons with it
         self.outdated: Any = None  # what the process knew when this snapshot turned out older
+        # All system parameters as it sees them; None: it has not asked, or has written since.
+        self.parameters: dict[str, str] | None = None
         self.waited = 0.0  # seconds, for Redis
         self.wrote = False  # whether it wrote, or may have
         self._remote = remote
@@ -206,12 +209,13 @@ class Transaction:
     def undone(self) -> None:
         """After a rollback, even if only to a savepoint: what was computed may be void."""
         self.epoch += 1
+        self.parameters = None
         self.drop()
         self.release()
 
     def _ended(self) -> None:
         self.wrote = self._doubts = False
-        self.outdated = None
+        self.outdated = self.parameters = None
         self._entries = []
         self.fills = []
         self.release()

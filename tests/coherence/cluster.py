@@ -20,12 +20,24 @@ from odoo.tools.lru import LRU
 from psycopg2.errors import LockNotAvailable, SerializationFailure
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
+from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.ormcache.shared import keys_of_containers
 
 KEYS_OF = keys_of_containers(_CACHES_BY_KEY)
 TABLES = [f"orm_signaling_{key}" for key in ("registry", *_CACHES_BY_KEY)]
 # Objects, and the key that whoever changes them clears.
 KEY_OF = {"s1": "stable", "d1": "default", "d2": "default", "t1": "templates", "g1": "groups"}
+# What each container's values come from.
+SOURCES = {
+    container: tuple(f"versioned WHERE name = '{name}'" for name in names)
+    for container, names in {
+        "stable": ("s1",),
+        "default": ("s1", "d1", "d2"),
+        "templates": ("t1", "g1"),
+        "groups": ("g1",),
+        "templates.cached_values": ("s1", "d1", "d2", "t1", "g1"),
+    }.items()
+}
 MOST_SIGNALS_MEANWHILE = 5  # that commit while another one is on its way; the addon notices seven
 
 
@@ -47,7 +59,7 @@ class Cached:
 
     def __init__(self, pool, cr):
         self.pool = pool
-        self.env = SimpleNamespace(cr=cr)
+        self.env = SimpleNamespace(cr=cr, context={})
 
     def look(self, name):
         self.env.cr.execute("SELECT version FROM versioned WHERE name = %s", [name])
@@ -200,6 +212,7 @@ class Open:
         self.snapshot = self.first_snapshot = None  # promises when they were taken
         self.floor = None  # the promise of its own check
         self.floor_of_worker = worker.floor
+        self.base = dict(worker.base)
         self.began_trusted = worker.is_trusted
         self.own = {}  # versions it wrote
         self.earlier = set()  # and replaced, which it may see until it clears
@@ -288,6 +301,9 @@ class Worker:
         self.signals.clear()
         self.floor = None  # the promise of its last check
         self.is_trusted = True  # whether its tier 1 is of this database
+        # The versions that were committed when it started: what stock Odoo would compute anew.
+        self.base = dict(self.cluster.world.committed)
+        self.found_changed = {}  # the same, when it last looked for changes without a signal
         self.registry = self.cluster.make_registry()
 
 
@@ -407,6 +423,7 @@ class Cluster:
         """``check_signaling`` on a cursor of its own."""
         self.act(worker, thread)
         worker.registry = worker.registry.check_signaling()
+        worker.base |= worker.found_changed
         worker.floor, worker.is_trusted = self.world.promise, True
 
     def recheck(self, opened):
@@ -421,6 +438,7 @@ class Cluster:
         """Look something up, and hold it against what is true."""
         self._act_for(opened)
         method, *arguments = call
+        worker = opened.worker
         self.reading = opened
         self.found.clear()
         value = getattr(Cached(opened.registry, opened.cursor), method)(*arguments)
@@ -431,12 +449,13 @@ class Cluster:
             if parts is None:
                 raise IncoherentError(f"Redis gave {found} for {name}")
             self._require_shared(opened.floor or opened.first_snapshot, name, parts, found)
+            self._require_no_older_than_start(opened, found)
         if tuple(name for name, _version in value) != tuple(name for name, _c in CALLS[call]):
             raise IncoherentError(f"{value} for {call}")
-        worker = opened.worker
         # After a reload, a transaction that began before still has the tier 1 of that time.
         trusted = opened.began_trusted or opened.registry is worker.registry
         if worker.is_exact and worker.is_trusted and trusted:
+            self._require_no_older_than_start(opened, value)
             for (name, container), (_name, version) in zip(CALLS[call], value, strict=True):
                 self._require_exact(opened, container, name, version)
 
@@ -451,6 +470,16 @@ class Cluster:
             if version < promised.get((container, name), 0):
                 raise IncoherentError(
                     f"C1: Redis has {name} {version}, promised is {promised[container, name]}"
+                )
+
+    @staticmethod
+    def _require_no_older_than_start(opened, value):
+        """A process that starts is given what stock Odoo would compute then, or newer."""
+        for name, version in value:
+            mine = name in opened.own or version in opened.earlier
+            if version < opened.base.get(name, 0) and not mine:
+                raise IncoherentError(
+                    f"C11: {name} is {version}, at the start it was {opened.base[name]}"
                 )
 
     def _require_exact(self, opened, container, name, version):
@@ -613,6 +642,26 @@ class Cluster:
                 getattr(opened.cursor, hooks).clear()
             opened.cursor.close()
 
+    def change_in_sql(self, name):
+        """Give an object a new version, and tell nobody; whether that worked."""
+        version = next(self.world.numbers)
+        with self.admin.cursor() as cr:
+            cr.execute("SELECT 1 FROM versioned WHERE name = %s FOR UPDATE SKIP LOCKED", [name])
+            if not cr.fetchone():
+                return False
+            cr.execute("UPDATE versioned SET version = %s WHERE name = %s", [version, name])
+        self.figures["in SQL"] += 1
+        self.world.commit({name: version})
+        return True
+
+    def verify(self, worker):
+        """The process looks for changes without a signal; its next check clears what is older."""
+        self.act(worker)
+        for pin in list(generations.pins_of(worker.registry).values()):
+            generations._verify(worker.registry, pin)
+        worker.found_changed = dict(self.world.committed)
+        self.check(worker, 0)
+
     def evict(self, registry, call=None):
         """Tier 1 is too small: for one value, or for all."""
         for cache in registry._Registry__caches.values():
@@ -667,6 +716,9 @@ class Cluster:
     def _replaced(self, restart):
         for worker in self.workers:
             worker.floor, worker.is_trusted = None, False
+            worker.base, worker.found_changed = {}, {}
+            for opened in worker.transactions:
+                opened.base = {}
             for versions in worker.unsignalled.values():
                 versions.clear()
             if restart:
@@ -687,6 +739,7 @@ class Cluster:
             "DROP TABLE IF EXISTS versioned, ir_config_parameter",
             "CREATE TABLE versioned (name text PRIMARY KEY, version int)",
             "CREATE TABLE ir_config_parameter (key text PRIMARY KEY, value text)",
+            "CREATE TABLE IF NOT EXISTS res_lang (code text, active bool)",
             f"INSERT INTO ir_config_parameter VALUES ('database.secret', '{self.secret}')",
             "INSERT INTO versioned VALUES " + ", ".join(map(str, versions.items())),
         )

@@ -28,6 +28,7 @@ from odoo.service import model as service_model
 from odoo.sql_db import Savepoint
 from odoo.tools.cache import _COUNTERS
 
+from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.http_patch import registry as registry_patch
 from odoo.addons.redis_session_ormcache.http_patch import savepoint as savepoint_patch
 from odoo.addons.redis_session_ormcache.ormcache import (
@@ -509,7 +510,7 @@ class Process:
     def forget_all(self) -> None:
         """Have nothing that an earlier run made, nor its broken code."""
         self.forget()
-        for name in (registry_patch._SHARED, registry_patch._LAST, registry_patch._CHECKED):
+        for name in (registry_patch._SHARED, registry_patch._CHECKED, generations._PINS):
             vars(self.registry).pop(name, None)
 
     def elsewhere(self, floor: list[int], *names: str) -> None:
@@ -870,13 +871,10 @@ def generation_when_publishing(process: Process) -> Iterator[None]:
     original = SharedOrmcache.store
 
     def store(self: Any, place: Any, value: Any, cost: float, *, publish: bool) -> None:
-        keys = (registry_patch.REGISTRY, *process.registry.cache_sequences)
         with contextlib.closing(process.registry.cursor()) as cr:
-            cr.execute(registry_patch._query(keys))
-            *arrays, origin = cr.fetchone()
-        now = Generation.from_rows(keys, arrays, origin, registry_patch._keys_of())
+            now = generations.read_generation(process.registry, cr)
         container = place.hash.key[len(self._prefix) :].partition(":")[0]
-        place = place._replace(hash=self._hash(container, now, place.transaction))
+        place = place._replace(hash=self._hash(container, now, place.transaction, place.vault))
         original(self, place, value, cost, publish=publish)
 
     with patch.object(SharedOrmcache, "store", store):
@@ -891,7 +889,7 @@ def guessed_generation(process: Process) -> Iterator[None]:
         sequences = {registry_patch.REGISTRY: registry.registry_sequence}
         sequences |= registry.cache_sequences
         rows = [[f"({number},guessed)"] for number in sequences.values()]
-        return Generation.from_rows(list(sequences), rows, "guessed", registry_patch._keys_of())
+        return Generation.from_rows(list(sequences), rows, "guessed", "1:1:", generations.KEYS_OF)
 
     # There is nothing to compare it with, either.
     with patch.object(SharedOrmcache, "current_generation", current_generation):
@@ -909,7 +907,7 @@ def only_own_key(process: Process) -> Iterator[None]:
 @contextlib.contextmanager
 def without_registry(process: Process) -> Iterator[None]:
     """The generation of a container forgets that a change of the registry clears it."""
-    keys_of = registry_patch._keys_of()
+    keys_of = generations.KEYS_OF
     with patch.object(Generation, "token", _token(keys_of.__getitem__)):
         yield
 

@@ -19,6 +19,7 @@ from odoo.tools import config
 from odoo.tools.cache import ormcache
 
 from odoo.addons.redis_session_ormcache.connection import RedisServer
+from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.http_patch import ormcache as lookup_patch
 from odoo.addons.redis_session_ormcache.http_patch import registry as registry_patch
 from odoo.addons.redis_session_ormcache.http_patch import savepoint as savepoint_patch
@@ -27,12 +28,14 @@ from odoo.addons.redis_session_ormcache.ormcache import (
     RemoteTier,
     SharedOrmcache,
     policy,
+    tables,
     transaction,
 )
 from odoo.addons.redis_session_ormcache.ormcache.shared import Place
 from odoo.addons.redis_session_ormcache.tests.coherence.cluster import (
     CALLS,
     KEYS_OF,
+    SOURCES,
     Cluster,
     IncoherentError,
 )
@@ -63,6 +66,25 @@ def cluster_redis(tmp_path_factory):
         yield server
 
 
+class Code:
+    """All workers have the same files, and no translations."""
+
+    content = places = b""
+    modules, count = (), 0
+
+    def __init__(self, _modules, _remember):
+        pass
+
+    def of_languages(self, _words):
+        return b""
+
+    def names_a_place(self, _data):
+        return False
+
+    def listing(self):
+        return ""
+
+
 @pytest.fixture
 def make_cluster(monkeypatch, cluster_database, cluster_redis):
     """Make a cluster; the addon's patches are in force meanwhile."""
@@ -75,10 +97,10 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
     monkeypatch.setattr(ormcache, "lookup", ormcache.lookup)
     monkeypatch.setattr(Savepoint, "rollback", Savepoint.rollback)
     monkeypatch.setattr(registry_patch, "_make_shared", None, raising=False)
-    monkeypatch.setattr(registry_patch, "_own_fingerprint", None)
+    monkeypatch.setattr(registry_patch, "Fingerprint", Code)
     Registry.new = classmethod(lambda _cls, _name, **_options: Cluster.now.reload())
     registry_patch.apply(
-        lambda database: SharedOrmcache(Cluster.now.acting.tier, database, "c", {}), "one"
+        lambda database: SharedOrmcache(Cluster.now.acting.tier, database, "c", {})
     )
     savepoint_patch.apply()
     lookup_patch.apply()
@@ -87,9 +109,11 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
     monkeypatch.setattr(transaction, "PATIENCE", 0.0)
     monkeypatch.setattr(transaction, "MAX_PATIENCE", 0.0)
     monkeypatch.setattr(policy, "CHEAP", 0.0)
+    monkeypatch.setattr(tables, "SOURCES", SOURCES)
+    monkeypatch.setattr(generations, "_VERIFY_EVERY", float("inf"))  # when the machine says so
     monkeypatch.setattr(transaction, "PUBLISH_AFTER", transaction.PUBLISH_AFTER)
     watch(monkeypatch)
-    for name in ("odoo.registry", "odoo.addons.redis_session_ormcache.ormcache.shared"):
+    for name in ("odoo.registry", "odoo.addons.redis_session_ormcache"):
         monkeypatch.setattr(logging.getLogger(name), "disabled", True)
     figures = Counter()
     with driver.Redis.from_url(cluster_redis.url) as raw:
@@ -103,7 +127,7 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
 def watch(monkeypatch):
     """Tell the cluster what is read, stored and published."""
     hash_, load, store = SharedOrmcache._hash, SharedOrmcache.load, SharedOrmcache.store
-    read_generation, publish = registry_patch.read_generation, RemoteTier.publish
+    read_generation, publish = generations.read_generation, RemoteTier.publish
     offer = transaction.Transaction.offer
     storing = []
 
@@ -112,8 +136,8 @@ def watch(monkeypatch):
         Cluster.now.saw(generation, cr)
         return generation
 
-    def watched_hash(self, container, generation, transaction):
-        found = hash_(self, container, generation, transaction)
+    def watched_hash(self, container, generation, transaction, vault):
+        found = hash_(self, container, generation, transaction, vault)
         Cluster.now.hashes[found.key] = container, generation.token(container)
         return found
 
@@ -136,7 +160,7 @@ def watch(monkeypatch):
             Cluster.now.published(key, sealed)
         return publish(self, key, values)
 
-    monkeypatch.setattr(registry_patch, "read_generation", watched_generation)
+    monkeypatch.setattr(generations, "read_generation", watched_generation)
     monkeypatch.setattr(SharedOrmcache, "_hash", watched_hash)
     monkeypatch.setattr(SharedOrmcache, "load", watched_load)
     monkeypatch.setattr(SharedOrmcache, "store", watched_store)
@@ -165,6 +189,7 @@ ACTIONS = {
     "evict": 3,
     "redis": 6,
     "crash": 1,
+    "unsignalled": 4,
     "dump": 2,
     "restore": 2,
     "replace": 1,
@@ -353,6 +378,15 @@ def build(make_cluster):
 
         def crash(self, number, _other, _flag):
             self.cluster.crash(self.cluster.workers[number % WORKERS])
+
+        def unsignalled(self, number, other, restart):
+            """Somebody changes a row in SQL; then a process starts, or looks for that."""
+            if self.cluster.change_in_sql(self.name(other)):
+                worker = self.cluster.workers[number % WORKERS]
+                if restart:
+                    self.cluster.crash(worker)
+                elif not worker.signals:
+                    self.cluster.verify(worker)
 
         def dump(self, _number, _other, _flag):
             self.cluster.save()
@@ -602,7 +636,56 @@ def a_restore(cluster):
     serve(cluster, one, SUMMARY)
 
 
+def a_change_in_sql(cluster, how="restart"):
+    """A process that starts after it, or looks for it, computes anew, whatever others have."""
+    one, two, _threads = cluster.workers
+    serve(cluster, one, D1, SUMMARY)
+    serve(cluster, two, D1)
+    assert cluster.change_in_sql("d1")
+    serve(cluster, one, D1, ("page",))
+    if how == "restart":
+        cluster.crash(two)
+    elif how == "verify":
+        cluster.verify(two)
+    else:
+        change(cluster, two, "t1")
+        one.base["d1"] = two.base["d1"] = cluster.world.committed["d1"]
+        serve(cluster, one, D1, ("page",))
+    serve(cluster, two, D1, SUMMARY, ("page",))
+
+
+def a_change_in_sql_that_is_looked_for(cluster):
+    """The same, where a process that goes on looks whether there was one."""
+    a_change_in_sql(cluster, "verify")
+
+
+def a_change_in_sql_before_a_signal(cluster):
+    """The same, where something else was signalled: nothing new is computed from what is old."""
+    a_change_in_sql(cluster, "signal")
+
+
+def a_change_in_sql_under_a_transaction(cluster):
+    """What an old snapshot sees does not pass for the state that the process has read since."""
+    one, two, threads = cluster.workers
+    change(cluster, two, "t1")
+    opened = cluster.begin(threads, 0, "bare")
+    opened.about_to_run()
+    opened.cursor.execute("SELECT 1")  # takes the snapshot
+    assert cluster.change_in_sql("d1")
+    cluster.check(threads, 1)
+    cluster.read(opened, D1)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    serve(cluster, threads, SUMMARY, thread=1)
+    cluster.crash(one)
+    serve(cluster, one, D1, SUMMARY)
+
+
 SCENARIOS = [
+    a_change_in_sql,
+    a_change_in_sql_that_is_looked_for,
+    a_change_in_sql_before_a_signal,
+    a_change_in_sql_under_a_transaction,
     an_old_transaction,
     a_restore,
     a_cursor_without_a_check,
@@ -648,8 +731,8 @@ def generation_at_publication(patch):
     def late(self, place, value, cost, *, publish):
         registry, container = Cluster.now.reading.registry, place.hash.key.split(":")[3]
         with registry.cursor() as cr:
-            newer = registry_patch.read_generation(registry, cr)
-        place = place._replace(hash=self._hash(container, newer, place.transaction))
+            newer = generations.read_generation(registry, cr)
+        place = place._replace(hash=self._hash(container, newer, place.transaction, place.vault))
         store(self, place, value, cost, publish=publish)
 
     patch.setattr(SharedOrmcache, "store", late)
@@ -671,7 +754,7 @@ def guessed_sequences(patch):
     def current(self, _transaction, registry, _read):
         keys = ["registry", *_CACHES_BY_KEY]
         ids = [registry.registry_sequence, *(registry.cache_sequences[key] for key in keys[1:])]
-        return Generation.from_rows(keys, [[f"({number},)"] for number in ids], "", KEYS_OF)
+        return Generation.from_rows(keys, [[f"({number},)"] for number in ids], "", "1:1:", KEYS_OF)
 
     patch.setattr(SharedOrmcache, "current_generation", current)
     patch.setattr(SharedOrmcache, "is_older", lambda *_args: False)
@@ -734,7 +817,25 @@ def core_decides_what_to_clear(patch):
     patch.setattr(registry_patch, "_clear_what_is_older", lambda *_args: None)
 
 
+def tables_ignored(patch):
+    """Only signals tell one state of the database from another."""
+    patch.setattr(tables, "states_of", lambda *_args: {})
+
+
+def snapshots_ignored(patch):
+    """An old snapshot goes by the state of the tables that a later one has read."""
+    patch.setattr(generations, "is_earlier", lambda *_args: False)
+
+
+def changes_kept(patch):
+    """What was computed before a change that nobody signalled stays in tier 1."""
+    patch.setattr(Generation, "has_changed_since", lambda *_args: False)
+
+
 BUGS = [
+    tables_ignored,
+    snapshots_ignored,
+    changes_kept,
     generation_at_publication,
     no_proof,
     published_on_rollback,

@@ -148,7 +148,7 @@ def test_tests_share_nothing(redis, raw, make_worker, lone_database):
     worker.run("import odoo.tools; odoo.tools.config['test_enable'] = True")
     worker.run(LOOK)
     assert worker.run(FIGURES) == {}
-    assert not list(raw.scan_iter(f"*:ormcache:{lone_database}:*"))
+    assert not list(raw.scan_iter(f"*:ormcache:{lone_database}:*:*"))
 
 
 def test_templates_in_development_are_not_cached(redis, make_worker, lone_database):
@@ -293,17 +293,13 @@ def test_two_versions_of_the_code_do_not_meet(redis, make_worker, greeting_datab
     assert greeter(make_worker, redis, greeting_database, old).run(GREET) == "Hullo you"
 
 
-def test_a_given_fingerprint_stands_for_the_files(redis, make_worker, greeting_database, tmp_path):
-    """Nodes whose files differ in path and date share what the administrator says is the same."""
+def test_equal_content_is_shared(redis, make_worker, greeting_database, tmp_path):
+    """Nodes whose files differ in path and date share: what counts is what is in the files."""
     one, two = write_addon(tmp_path / "one", "Hello "), write_addon(tmp_path / "two", "Hello ")
-    given = {"ormcache_fingerprint": "release-1"}
-    assert greeter(make_worker, redis, greeting_database, one, **given).run(GREET) == "Hello you"
-    other = greeter(make_worker, redis, greeting_database, two, **given)
+    assert greeter(make_worker, redis, greeting_database, one).run(GREET) == "Hello you"
+    other = greeter(make_worker, redis, greeting_database, two)
     assert other.run(GREET) == "Hello you"
     assert other.run(FIGURES)["_greet"]["found"] == 1
-    third = greeter(make_worker, redis, greeting_database, two, ormcache_fingerprint="release-2")
-    assert third.run(GREET) == "Hello you"
-    assert third.run(FIGURES)["_greet"]["found"] == 0
 
 
 def test_installing_and_uninstalling_a_module(redis, make_worker, lone_database, tmp_path):

@@ -116,7 +116,6 @@ WRONG = [
     ("ormcache", "perhaps", "true or false"),
     ("ormcache_max_bytes", "1000", "from 1048576"),
     ("ormcache_max_bytes", "64mb", "from 1048576"),
-    ("ormcache_fingerprint", "release 1", "white space"),
 ]
 
 

@@ -1,0 +1,185 @@
+"""Which generation a cursor belongs to: what its snapshot sees of the signaling tables.
+
+A process *pins* a generation when it first sees its rows, with the state that the tables of cached
+values have at that moment (``ormcache/tables.py``). It goes by that state as long as the rows are
+the same, because tier 1 may hold values as old. A new row, a fork, and now and then a look beside
+the requests have it read the tables again.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from odoo.orm.registry import _CACHES_BY_KEY
+from odoo.tools import config
+
+from ..ormcache import Generation, tables
+from ..ormcache.generation import REGISTRY, is_earlier, query
+from ..ormcache.shared import keys_of_containers
+
+_logger = logging.getLogger(__name__)
+
+KEYS = REGISTRY, *_CACHES_BY_KEY
+KEYS_OF = keys_of_containers(_CACHES_BY_KEY)
+
+_PINS = "_redis_pins"  # an attribute of registries
+_PARAMETERS = "ir_config_parameter"
+_VERIFY_EVERY = 60.0  # seconds; in a process that serves nothing less often
+_LOCK_TIMEOUT = 100  # milliseconds: an upgrade may hold a table's lock for minutes
+
+_QUERY = query(KEYS)
+
+
+def read_generation(registry: Any, cursor: Any) -> Generation:
+    """What the cursor's own snapshot sees, for the price of a query.
+
+    Tier 1 is not cleared for it, so it does not make other transactions outdated.
+    """
+    cursor.execute(_QUERY)
+    row = cursor.fetchone()
+    assert row is not None, "No result when reading signaling sequences"
+    *arrays, origin, snapshot = row
+    pins = pins_of(registry)
+    pin = pins.get((origin, cursor.readonly))
+    if pin and pin.holds_for(arrays, snapshot):
+        _verify_now_and_then(registry, pin)
+        return pin.generation
+    generation = Generation.from_rows(
+        KEYS, arrays, origin, snapshot, KEYS_OF, is_replica=cursor.readonly
+    )
+    if pin and generation.older_than(pin.generation.ids):
+        return generation  # nothing is shared under it, so the state of the tables does not matter
+    generation.states, generation.secret = read_states(registry.db_name, cursor)
+    return _pinned(pins, (origin, cursor.readonly), Pin(arrays, generation))
+
+
+def pins_of(registry: Any) -> dict[tuple[str, bool], "Pin"]:
+    """What a registry's process has pinned: by origin, and whether it is a replica's."""
+    found: dict[tuple[str, bool], Pin] = vars(registry).setdefault(_PINS, {})
+    return found
+
+
+class Pin:
+    """A generation that a process keeps to while the signaling tables have these rows.
+
+    What tier 1 has may be as old as the snapshot that was the first to see them: the state of the
+    tables is the one that this snapshot saw.
+
+    :param arrays: the rows, as the database gave them
+    :ivar process: which read the state; a forked one reads it again
+    :ivar verified: when the state was last found unchanged, on the monotonic clock
+    """
+
+    def __init__(self, arrays: list[list[str]], generation: Generation) -> None:
+        self.arrays = arrays
+        self.generation = generation
+        self.process = os.getpid()
+        self.verified = time.monotonic()
+
+    def holds_for(self, arrays: list[list[str]], snapshot: str) -> bool:
+        """Whether the state is known to be right, or older, for who sees these rows."""
+        return (
+            self.arrays == arrays
+            and self.process == os.getpid()
+            and not is_earlier(snapshot, self.generation.snapshot)
+        )
+
+
+def _verify_now_and_then(registry: Any, pin: Pin) -> None:
+    """Find out, beside the request, whether tables were changed and nobody signalled it."""
+    if time.monotonic() - pin.verified < _VERIFY_EVERY:
+        return
+    pin.verified = time.monotonic()
+    if not config["test_enable"]:
+        with contextlib.suppress(RuntimeError):  # out of threads
+            threading.Thread(
+                target=_verify, args=(registry, pin), name="redis-tables", daemon=True
+            ).start()
+
+
+def _verify(registry: Any, pin: Pin) -> None:
+    generation = pin.generation
+    try:
+        with closing(registry.cursor(readonly=generation.is_replica)) as cursor:
+            cursor.execute(_QUERY)
+            *arrays, _origin, _snapshot = cursor.fetchone() or ("", "")
+            if arrays != pin.arrays:  # the next request will see it
+                return
+            states, _secret = read_states(registry.db_name, cursor)
+    except Exception as error:  # the database is away, or gone
+        _logger.debug("%s: its tables are not verified: %s", registry.db_name, error)
+        return
+    if changed := [name for name, state in states.items() if state != generation.states.get(name)]:
+        _logger.info(
+            "Caches of %s go: tables were changed without a signal: %s",
+            registry.db_name,
+            ", ".join(sorted(changed)),
+        )
+        pin.process = 0  # the next check reads the tables again, and clears what is older
+
+
+_pinning = threading.Lock()
+
+
+def _pinned(pins: dict[tuple[str, bool], Pin], place: tuple[str, bool], new: Pin) -> Generation:
+    """The generation to go by: a new one, or the one that is pinned."""
+    generation = new.generation
+    with _pinning:
+        pin = pins.get(place)
+        if pin is None or pin.arrays != new.arrays:
+            if pin is None or not generation.older_than(pin.generation.ids):
+                pins[place] = new
+            return generation
+        known = pin.generation
+        if known.states == generation.states:
+            if pin.process != new.process:
+                pins[place] = Pin(pin.arrays, known)
+            return known
+        if is_earlier(generation.snapshot, known.snapshot):
+            generation.is_past = True
+            return generation
+        if pin.process == new.process:  # another thread was the first
+            return known
+        known.is_past = True
+        pins[place] = new
+        return generation
+
+
+def read_states(database: str, cursor: Any) -> tuple[dict[str, str], str | None]:
+    """What the cursor sees of the tables that values come from.
+
+    :return: per container, their state; and ``database.secret``, "" if there is none. Where they
+        cannot be read, as while a table is being altered: a state of no other process, and None
+    """
+    if config["test_enable"]:
+        return {}, None
+    with cursor._cnx.cursor() as own:  # the caller's counts Odoo's queries
+        own.execute(f"SAVEPOINT redis_states; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}ms'")
+        try:
+            names = set(map(tables.table_of, itertools.chain(*tables.SOURCES.values())))
+            own.execute(
+                "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND relkind IN ('r', 'p')"
+                " AND relnamespace = current_schema()::regnamespace",
+                [[*names, _PARAMETERS]],
+            )
+            there = {name for (name,) in own.fetchall()}
+            sources = tables.existing(tables.SOURCES, there)
+            wanted = list(dict.fromkeys(itertools.chain(*sources.values())))
+            own.execute(tables.query(wanted))
+            states = tables.states_of(sources, dict(zip(wanted, own.fetchone() or (), strict=True)))
+            secret = ""
+            if _PARAMETERS in there:
+                own.execute(f"SELECT value FROM {_PARAMETERS} WHERE key = 'database.secret'")
+                secret = (own.fetchone() or ("",))[0] or ""
+            return states, secret
+        except psycopg2.Error as error:
+            _logger.warning("%s: nothing is shared until the next signal: %s", database, error)
+            return dict.fromkeys(tables.SOURCES, os.urandom(16).hex()), None
+        finally:
+            own.execute("ROLLBACK TO redis_states; RELEASE redis_states")

@@ -1,0 +1,143 @@
+"""Which tables cached values are computed from, and what tells one state of a table from another.
+
+A signal tells of a change that was made through the ORM. SQL, a shell that commits, ``odoo i18n``
+and ``odoo neutralize`` change rows and signal nothing; in stock Odoo a restart drops what was
+computed before. So the state of these tables is a part of a generation: a process that starts after
+such a change sees another generation than the processes whose values are older.
+
+The state of a table is the number of its rows and the sum of their ``xmin``. A row that changes
+gets a higher ``xmin`` than any row had before, so a state never comes back.
+
+Pure: no I/O, and nothing of Odoo but names of tables and of ormcache's containers.
+
+>>> sources = existing({"groups": ("res_groups", "res_lang WHERE active")}, {"res_lang"})
+>>> sources
+{'groups': ('res_lang WHERE active',)}
+>>> states_of(sources, {"res_lang WHERE active": "92 80415"})
+{'groups': '92 80415'}
+"""
+
+from collections.abc import Container, Iterable, Mapping
+
+# What modules define. Other external identifiers come and go with imports and exports.
+_MODULES = (
+    "ir_module_module",
+    "ir_module_category",
+    "ir_model",
+    "ir_model_fields",
+    "ir_model_fields_selection",
+    "ir_model_data WHERE module IN (SELECT name FROM ir_module_module WHERE state = 'installed')",
+)
+_GROUPS = ("res_groups", "res_groups_implied_rel", "res_groups_privilege")
+_ACCESS = ("ir_model_access", "ir_rule", "rule_group_rel")
+_STABLE = (
+    *_GROUPS,
+    *_ACCESS,
+    "account_analytic_plan",
+    "decimal_precision",
+    "ir_attachment WHERE res_model IN ('ir.module.module', 'res.lang')",
+    "ir_config_parameter",
+    "properties_base_definition",
+    "res_country",
+    "res_country_group",
+    "res_country_res_country_group_rel",
+    "res_currency",
+    "res_lang",
+)
+_DEFAULT = (
+    *_STABLE,
+    "crm_reveal_rule",
+    "ir_act_server_group_rel",
+    "ir_act_window_group_rel",
+    "ir_act_window_view",
+    "ir_actions",  # with the tables that inherit from it
+    "ir_attachment WHERE res_model = 'ir.ui.menu'",
+    "ir_ui_menu",
+    "ir_ui_menu_group_rel",
+    "mail_message_subtype",
+    "product_pricelist",
+    "res_company",
+    "res_company_users_rel",
+    "res_groups_report_rel",
+    "res_groups_users_rel",
+    "res_users",
+    "website",
+    "website_country_group_rel",
+    "website_lang_rel",
+)
+_TEMPLATES = (
+    *_GROUPS,
+    *_ACCESS,
+    "ir_ui_view",
+    "ir_ui_view_group_rel",
+    "res_company",
+    "res_country",
+    "res_groups_website_menu_rel",
+    "res_lang",
+    "res_partner WHERE id IN (SELECT partner_id FROM res_company)",
+    "website",
+    "website_menu",
+)
+_ASSETS = (
+    "ir_asset",
+    r"ir_attachment WHERE url LIKE '/\_custom/%'",
+    "res_lang",
+    "website",
+)
+_PAGES = ("website_controller_page", "website_page")
+
+SOURCES: dict[str, tuple[str, ...]] = {
+    "stable": (*_MODULES, *_STABLE),
+    "default": (*_MODULES, *_DEFAULT),
+    "groups": (*_MODULES, *_GROUPS),
+    "templates": (*_MODULES, *_TEMPLATES),
+    "assets": (*_MODULES, *_ASSETS),
+    "templates.cached_values": (*_MODULES, *_DEFAULT, *_TEMPLATES, *_ASSETS, *_PAGES),
+}
+"""Per container, what its values are computed from, directly or by way of other cached values: SQL
+after ``FROM``. A table that changes without clearing the container has no place here, because each
+change would part the processes that started before from those that start after it; what is computed
+from such a table stays local (``policy.LOCAL_METHODS``)."""
+
+_XMIN = "sum(age('3'::xid)::int8 - age(xmin))"  # age() is an integer; xmin itself can't be summed
+# The only columns that matter, where a table has others that change often.
+_COLUMNS = {
+    "res_users": (
+        "sum(hashint8(id::int8 << 32 | partner_id)::int8) || ' ' ||"
+        " sum(hashint8(id::int8 << 32 | company_id * 2 + active::int)::int8)"
+    ),
+}
+
+
+def existing(
+    sources: Mapping[str, Iterable[str]], tables: Container[str]
+) -> dict[str, tuple[str, ...]]:
+    """``SOURCES`` of a database that has only these tables."""
+    return {
+        container: tuple(dict.fromkeys(each for each in found if table_of(each) in tables))
+        for container, found in sources.items()
+    }
+
+
+def query(sources: Iterable[str]) -> str:
+    """SQL that gives a column of text for each source: its state."""
+    columns = (
+        f"(SELECT concat_ws(' ', count(*), {_COLUMNS.get(table_of(source), _XMIN)}) FROM {source})"
+        for source in sources
+    )
+    return f"SELECT {', '.join(columns)}"
+
+
+def states_of(sources: Mapping[str, Iterable[str]], found: Mapping[str, str]) -> dict[str, str]:
+    """Per container, the states of its sources.
+
+    :param found: per source, what the database said
+    """
+    return {
+        container: "|".join(found[source] for source in each) for container, each in sources.items()
+    }
+
+
+def table_of(source: str) -> str:
+    """The name of a source's table."""
+    return source.partition(" ")[0]
