@@ -26,9 +26,14 @@ _LEGACY = {
     "ODOO_SESSION_REDIS_EXPIRATION_ANONYMOUS": "session_anonymous_ttl",
 }
 
-
-# What Kubernetes puts in the environment of every pod for a service called odoo-redis…
-_is_kubernetes = re.compile(r"(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_(TCP|UDP)\w*").fullmatch
+# What Kubernetes sets in every pod for a service, and docker for a link, whatever they are called:
+# names that end so, and what is an address or a path of containers under a shorter name.
+_is_platforms = re.compile(
+    r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)=.*"
+    r"|\w+_PORT=(tcp|udp|sctp)://.*"
+    r"|\w+_NAME=/[\w.-]+/[\w.-]+",
+    re.DOTALL,
+).fullmatch
 
 
 def _url(text: str) -> str:
@@ -119,6 +124,11 @@ class Settings:
         :raises ConfigurationError: with one line: which setting, and what is expected
         """
         known = {f.name: f for f in fields(cls)}
+        environ = {
+            variable: value
+            for variable, value in environ.items()
+            if value and not _is_platforms(f"{variable}={value}")
+        }
         # name: (value, where it was set); what other addons call theirs comes last
         texts, notices = _legacy_options(environ)
         for name, value in _file_options(rcfile).items():
@@ -128,11 +138,9 @@ class Settings:
                 )
             texts[name] = value, f"[{SECTION}] {name} in {rcfile}"
         for variable, value in environ.items():
-            if not variable.startswith(ENV_PREFIX) or not value:
+            if not variable.startswith(ENV_PREFIX):
                 continue
             name = variable.removeprefix(ENV_PREFIX).lower()
-            if _is_kubernetes(name.upper()) or (name.endswith("port") and "://" in value):
-                continue
             if name not in known:
                 expected = ", ".join(ENV_PREFIX + option.upper() for option in known)
                 raise ConfigurationError(f"{variable}: unknown; expected one of {expected}")
@@ -166,13 +174,13 @@ def _legacy_options(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, st
     options: dict[str, tuple[str, str]] = {}
     notices = []
     for variable, name in _LEGACY.items():
-        if environ.get(variable):
+        if variable in environ:
             options[name] = environ[variable], variable
             notices.append(f"{variable} is understood; its name here is {ENV_PREFIX}{name.upper()}")
     rest = sorted(
         variable
-        for variable, value in environ.items()
-        if variable.startswith("ODOO_SESSION_REDIS") and value and variable not in _LEGACY
+        for variable in environ
+        if variable.startswith("ODOO_SESSION_REDIS") and variable not in _LEGACY
     )
     for variable in rest:
         if variable == "ODOO_SESSION_REDIS_EXPIRATION":

@@ -156,17 +156,88 @@ def test_an_unknown_setting_stops(tmp_path, environ, section, told):
     assert told in str(error.value)
 
 
-def test_the_environment_of_a_kubernetes_pod_is_no_setting(tmp_path):
-    """Variables that it makes for a service called odoo-redis… are passed over; others are not."""
-    environ = {
-        "ODOO_REDIS_SERVICE_HOST": "10.0.0.1",
-        "ODOO_REDIS_MASTER_SERVICE_PORT_TCP_REDIS": "6379",
-        "ODOO_REDIS_PORT": "tcp://10.0.0.1:6379",
-        "ODOO_REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+SERVICES = [  # whose variables begin as ours do, or as those of others that are understood
+    "odoo-redis", "odoo-redis-master", "odoo-redis-session", "odoo-redis-url", "odoo-redis-service",
+    "odoo-session-redis", "odoo-session-redis-url", "odoo-session-redis-sentinel", "redis-url",
+]  # fmt: skip
+
+
+def kubernetes(service):
+    """What Kubernetes sets in each pod for a service; its first port has a name."""
+    name, host = service.upper().replace("-", "_"), "10.0.0.7"
+    found = {
+        f"{name}_SERVICE_HOST": host,
+        f"{name}_SERVICE_PORT": "6379",
+        f"{name}_SERVICE_PORT_TCP_REDIS": "6379",
+        f"{name}_PORT": f"tcp://{host}:6379",
     }
-    assert settings_of(tmp_path, environ) == (Settings(), [])
-    with pytest.raises(ConfigurationError, match="ODOO_REDIS_PORT: unknown"):
-        settings_of(tmp_path, {"ODOO_REDIS_PORT": "6380"})
+    for protocol, number in (("tcp", 6379), ("udp", 53), ("sctp", 9999)):
+        port = f"{name}_PORT_{number}_{protocol.upper()}"
+        found |= {
+            port: f"{protocol}://{host}:{number}",
+            f"{port}_PROTO": protocol,
+            f"{port}_PORT": str(number),
+            f"{port}_ADDR": host,
+        }
+    return found
+
+
+def docker_link(container, alias):
+    """What docker sets in a container with a link to another one."""
+    name, host = alias.upper().replace("-", "_"), "172.17.0.2"
+    port = f"{name}_PORT_6379_TCP"
+    return {
+        f"{name}_NAME": f"/{container}/{alias}",
+        f"{name}_PORT": f"tcp://{host}:6379",
+        port: f"tcp://{host}:6379",
+        f"{port}_PROTO": "tcp",
+        f"{port}_PORT": "6379",
+        f"{port}_ADDR": host,
+        f"{port}_START": f"tcp://{host}:6379",
+        f"{port}_PORT_END": "6380",
+        f"{name}_ENV_REDIS_VERSION": "7.0",
+        f"{name}_ENV_REDIS_DOWNLOAD_URL": "http://download.redis.io/releases/redis-7.0.tar.gz",
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_a_platform_sets_is_no_setting(tmp_path, service):
+    """Of a service of Kubernetes, in both families of addresses, and of a link of docker."""
+    pod, linked = kubernetes(service), docker_link("shop_odoo.1", service)
+    sixth = {name: value.replace("10.0.0.7", "[fd00::7]") for name, value in pod.items()}
+    numbered = docker_link("odoo", f"{service}_1")
+    for environ in (pod, sixth, linked, linked | numbered):
+        assert settings_of(tmp_path, environ) == (Settings(), [])
+    environ = pod | linked | {"ODOO_REDIS_PREFIX": "shop"}
+    assert settings_of(tmp_path, environ) == (Settings(prefix="shop"), [])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ODOO_REDIS_PORT", "6380"),
+        ("ODOO_REDIS_HOST", "10.0.0.7"),
+        ("ODOO_REDIS_NAME", "main"),
+        ("ODOO_REDIS_TIMEOUTS", "1"),
+        ("ODOO_REDIS_SESSION_PORT", "6379"),
+        ("ODOO_REDIS_PORT", "redis://10.0.0.7:6379"),
+        ("ODOO_SESSION_REDIS_HOST", "redis"),
+        ("ODOO_SESSION_REDIS_PORT", "6379"),
+        ("ODOO_SESSION_REDIS_PASSWORD", "s3cr"),
+        ("ODOO_SESSION_REDIS_SENTINEL_HOST", "redis"),
+        ("ODOO_SESSION_REDIS_SENTINEL_PORT", "26379"),
+        ("ODOO_SESSION_REDIS_SENTINEL_MASTER_NAME", "main"),
+    ],
+)
+def test_what_nobody_but_an_administrator_sets_stops(tmp_path, variable, value):
+    """It may be mistyped, or another addon's: what is expected is said."""
+    pod = kubernetes("odoo-session-redis") | kubernetes("odoo-redis")
+    with pytest.raises(ConfigurationError) as error:
+        settings_of(tmp_path, pod | {variable: value})
+    assert variable in str(error.value)
+    assert "expected" in str(error.value)
+    assert "ODOO_REDIS_URL" in str(error.value)
+    assert "s3cr" not in str(error.value)
 
 
 def test_a_broken_file_stops(tmp_path):
