@@ -99,6 +99,33 @@ def test_a_wrong_database_number_stops_the_server(tmp_path, redis):
     assert_stopped(start(tmp_path, {"url": url}), "DB index is out of range")
 
 
+def test_urls_of_other_tools_lead_to_the_same_server(tmp_path, redis):
+    """As they are written; what a platform adds to the environment changes nothing."""
+    pod = {
+        "ODOO_SESSION_REDIS_PORT": "tcp://10.0.0.7:6379",
+        "ODOO_SESSION_REDIS_SERVICE_HOST": "10.0.0.7",
+        "ODOO_REDIS_NAME": "/odoo/odoo-redis",
+        "ODOO_REDIS_ENV_REDIS_VERSION": "7.0",
+    }
+    url = f"valkey://127.0.0.1:{redis.port}?db=1"
+    code, output = start(tmp_path, env={**pod, "ODOO_REDIS_URL": url})
+    assert code == 0
+    assert f"Sessions are stored in Redis at valkey://127.0.0.1:{redis.port} under" in output
+    assert "HTTP 503" not in output
+
+
+def test_a_user_without_a_password(tmp_path):
+    """Is one who says so: with an empty password."""
+    with Redis(tmp_path / "redis") as redis:
+        redis.cli("ACL", "SETUSER", "guest", "on", "nopass", "~*", "+@all")
+        redis.cli("ACL", "SETUSER", "default", "off")
+        where = f"127.0.0.1:{redis.port}/0"
+        code, output = start(tmp_path, {"url": f"redis://guest:@{where}"})
+        assert code == 0
+        assert f"Sessions are stored in Redis at redis://***@{where} under" in output
+        assert_stopped(start(tmp_path, {"url": f"redis://{where}"}), "refuses the user or password")
+
+
 def test_a_redis_that_is_down_does_not_stop_the_server(tmp_path):
     """It may come back; until then requests that need a session get 503."""
     with Redis(tmp_path / "redis") as redis:

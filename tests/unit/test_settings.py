@@ -1,8 +1,12 @@
 """Settings: where they come from, and what is refused."""
 
+import contextlib
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from redis.connection import parse_url
 
 from odoo.addons.redis_session_ormcache import url as urls
 from odoo.addons.redis_session_ormcache.config import Settings
@@ -53,7 +57,87 @@ def test_good_urls(tmp_path, url):
     assert settings.url == url
 
 
+SAME = [
+    ("REDIS://h", "redis://h"),
+    ("valkey://u:p@h:1/2", "redis://u:p@h:1/2"),
+    ("valkeys://h?ssl_cert_reqs=none", "rediss://h?ssl_cert_reqs=none"),
+    ("redis+ssl://h", "rediss://h"),
+    ("redis+tls://h", "rediss://h"),
+    ("redis://h:6379/", "redis://h"),
+    ("redis://h?db=1", "redis://h/1"),
+    ("redis://h/1?db=1", "redis://h/1"),
+    ("redis://h?username=u&password=p", "redis://u:p@h"),
+    ("redis://u@h?password=p", "redis://u:p@h"),
+    ("rediss://h?ssl_cert_reqs=CERT_NONE", "rediss://h?ssl_cert_reqs=none"),
+    ("rediss://h?ssl_cert_reqs=CERT_OPTIONAL", "rediss://h?ssl_cert_reqs=optional"),
+    ("rediss://h?ssl_cert_reqs=CERT_REQUIRED", "rediss://h?ssl_cert_reqs=required"),
+    ("unix:/x", "unix:///x"),
+    ("unix://u@/x?db=1&password=p", "unix://u:p@/x?db=1"),
+    ("redis+socket://:p@/x?virtual_host=1", "unix://:p@/x?db=1"),
+    ("redis-socket:///x?database=1", "unix:///x?db=1"),
+    ("redis+unix:///x?db=1&user=u&pass=p", "unix://u:p@/x?db=1"),
+    ("valkey+unix:///x", "unix:///x"),
+    ("redis-sentinel://h,i/main/1", "redis+sentinel://h,i/main/1"),
+    ("rediss-sentinel://h/main", "rediss+sentinel://h/main"),
+    ("valkey+sentinel://h/main?db=1", "redis+sentinel://h/main/1"),
+    ("valkeys-sentinel://h/main", "rediss+sentinel://h/main"),
+    ("redis-sentinel://h,i/1?sentinelMasterId=main", "redis+sentinel://h,i/main/1"),
+    ("redis-sentinel://h,i/1#main", "redis+sentinel://h,i/main/1"),
+    ("redis-sentinel://:p@h:1,i:2?master=main", "redis+sentinel://:p@h:1,i:2/main"),
+    (
+        "redis-sentinel://h?sentinelServiceName=m&sentinelUsername=u&sentinelPassword=p",
+        "redis+sentinel://h/m?sentinel_username=u&sentinel_password=p",
+    ),
+    ("redis+sentinel://h/main?sentinel_tls=True", "redis+sentinel://h/main?sentinel_tls=true"),
+    ("redis-cluster://h,i", "redis+cluster://h,i"),
+    ("valkeys+cluster://h?db=0", "rediss+cluster://h"),
+]
+
+
+@pytest.mark.parametrize(("text", "ours"), SAME)
+def test_urls_of_other_libraries(text, ours):
+    """What redis-py, valkey-py, Celery, Lettuce, asynq, fred, redis-rs and limits call the same."""
+    assert replace(urls.parse(text), shown="") == replace(urls.parse(ours), shown="")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://h", "redis://u:p%40@h:1/", "redis://:p@h/2", "redis://h?db=3", "redis://u:@h",
+        "redis://u@h?password=p", "rediss://h?username=u&password=p", "unix://u@/x?db=1&password=p",
+    ],
+)  # fmt: skip
+def test_a_url_means_what_it_means_to_redis_py(text):
+    """Of the forms that redis-py takes too."""
+    url, theirs = urls.parse(text), parse_url(text)
+    host, port = url.hosts[0] if url.hosts else (None, None)
+    assert (url.username, url.password) == (theirs.get("username"), theirs.get("password"))
+    assert url.database == theirs.get("db", 0)
+    assert (url.path or None, host) == (theirs.get("path"), theirs.get("host"))
+    assert port in (None, theirs.get("port", 6379))
+
+
 WRONG = [
+    ("url", "redis+sentinels://h/main", "scheme"),
+    ("url", "sentinel://h:26379;sentinel://i:26379", "scheme"),
+    ("url", "tcp://10.0.0.7:6379", "scheme"),
+    ("url", "rediss+socket:///x", "scheme"),
+    ("url", "redisss://h", "scheme"),
+    ("url", "redis://h/1?db=2", "two databases"),
+    ("url", "redis://h?db=s3cr", "database is not a number"),
+    ("url", "redis://u:p@h?password=s3cr", "there twice"),
+    ("url", "redis://u:p@h?username=s3cr", "there twice"),
+    ("url", "redis://h?password=a&s3cr", "one of its options is unknown"),
+    ("url", "redis://h?db=1&database=1", "twice"),
+    ("url", "redis+sentinel://h/main/1?sentinelMasterId=main", "too many parts"),
+    ("url", "redis+sentinel://h?sentinel_password=a#s3cr", "#"),
+    ("url", "redis+sentinel://h/main#s3cr", "#"),
+    ("url", "redis+sentinel://:a#s3cr@h/main", "#"),
+    ("url", "redis://h?master=main", "'master' is unknown"),
+    ("url", "redis+cluster://h?db=1", "no numbered databases"),
+    ("url", "redis+cluster://[::s3]", "no IPv6 address"),
+    ("url", "redis://s3cr@h", "user:@ for a user without a password"),
+    ("url", "redis://@h", "password is missing"),
     ("url", "localhost:6379", "scheme"),
     ("url", "http://h", "scheme"),
     ("url", "redis://", "host"),
@@ -276,6 +360,10 @@ def test_names_of_other_addons_are_understood(tmp_path):
         "redis://:s3/cret@h",
         "redis+sentinel://u:s3cret@h,i:1/main?sentinel_password=s3cret",
         "redis+cluster://u:s3cret@h,i:1",
+        "unix://u@/x?password=s3cret",
+        "redis:u:s3cret@h",
+        "redis://s3cret@h",
+        "redis://s3cret:@h",
     ],
 )
 def test_the_repr_has_no_password(url):
@@ -298,3 +386,32 @@ def test_a_url_is_understood_or_refused(scheme, rest):
         except ValueError as error:
             told = str(error)
         assert secret not in told
+
+
+@given(
+    st.sampled_from(["redis://", "rediss+sentinel://", "unix://", "redis:", "redis:/", "x:", ""]),
+    st.text("ab:/?#[]@%,.=&;é ", max_size=8),
+    st.text("ab:/?#[]@%,.=&;é ", max_size=8),
+    st.sampled_from(["h", "h:1/0", "/run/x", "h/main", "", "?db=1", "h@i"]),
+)
+@example("redis:", "u:", "", "h")
+@example("", "", ":u", "h")
+@example("redis://", "u:", "?x", "h")
+@example("redis://", ":", "/?", "h")
+@example("redis://", "", ":", "h")
+def test_what_is_before_an_at_is_never_shown(scheme, before, after, address):
+    """But the user of a good URL, which is told from its password."""
+    secret = "s3cr3t"
+    text = f"{scheme}{before}{secret}{after}@{address}"
+    with contextlib.suppress(ValueError):
+        parsed = urls.parse(text)
+        assume(not (parsed.password and secret in (parsed.username or "")))
+        assert secret not in f"{parsed} {parsed!r}"
+    assert secret not in urls.masked(text)
+    assert secret not in repr(Settings(url=text))
+    told = ""
+    try:
+        Settings.from_environment({"ODOO_REDIS_URL": text})
+    except ConfigurationError as error:
+        told = str(error)
+    assert secret not in told
