@@ -355,6 +355,16 @@ SHAPES = {
         "import odoo.sql_db\nodoo.sql_db.Savepoint.rollback = lambda self, name: None",
         "not ['self', 'name']",
     ),
+    "worker": (
+        "import odoo.service.server\n"
+        "odoo.service.server.WorkerHTTP.start = lambda self, multi: None",
+        "not ['self', 'multi']",
+    ),
+    "stop of a worker": (
+        "import odoo.service.server\n"
+        "odoo.service.server.Worker.__init__ = lambda self, multi: None",
+        "a Worker has an attribute alive",
+    ),
     "domain": (
         "from odoo.orm.domains import DomainCondition\nDomainCondition.__slots__ = ('expression',)",
         "DomainCondition has its slots",
