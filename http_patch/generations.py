@@ -72,7 +72,7 @@ class Pin:
     tables is the one that this snapshot saw.
 
     :param arrays: the rows, as the database gave them
-    :ivar process: which read the state; a forked one reads it again
+    :ivar process: which read the state; a forked one reads it again. 0: it is to be read again
     :ivar verified: when the state was last found unchanged, on the monotonic clock
     """
 
@@ -89,6 +89,12 @@ class Pin:
             and self.process == os.getpid()
             and not is_earlier(snapshot, self.generation.snapshot)
         )
+
+
+def read_again(registry: Any) -> None:
+    """Have the next check read the tables again, and clear what is older."""
+    for pin in pins_of(registry).values():
+        pin.process = 0
 
 
 def _verify_now_and_then(registry: Any, pin: Pin) -> None:
@@ -121,7 +127,7 @@ def _verify(registry: Any, pin: Pin) -> None:
             registry.db_name,
             ", ".join(sorted(changed)),
         )
-        pin.process = 0  # the next check reads the tables again, and clears what is older
+        pin.process = 0
 
 
 _pinning = threading.Lock()

@@ -3,30 +3,46 @@
 Parameters hold secrets, so they are never shared; a fresh process would need a query for each. The
 answer serves the transaction that asked, as long as it only reads: it sees one snapshot all the
 time, so each parameter has the value that core's query would give.
+
+``IrConfig_Parameter.init`` gives a copied database a secret of its own after it was loaded, and
+signals nothing.
 """
 
+import functools
 import re
 import threading
 from typing import Any
 
 from odoo.addons.base.models.ir_config_parameter import IrConfig_Parameter
 
-from . import ormcache, registry
-from .shape import require, require_source
+from . import generations, ormcache, registry
+from .shape import require, require_signature, require_source
 
-_only_reads = re.compile(r"\s*SELECT\b", re.IGNORECASE).match
+_only_reads = re.compile(r"\s*SELECT\b[^;]*;?\s*", re.IGNORECASE).fullmatch
 
 
 def check() -> None:
     """Refuse an Odoo whose parameters are read in another way."""
     cache = IrConfig_Parameter._get_param.__cache__
     require_source("IrConfig_Parameter._get_param", cache.method, "3c86b7fc9f23")
+    require_signature(IrConfig_Parameter.init, "self", "force")
     require(cache.cache_name == "stable", "parameters are cached with what is stable")
 
 
 def apply() -> None:
-    """Replace what is called when a parameter is not in tier 1."""
+    """Replace what is called when a parameter is not in tier 1; and patch ``init``."""
     ormcache.compute_by(IrConfig_Parameter._get_param.__cache__, _get_param)
+    IrConfig_Parameter.init = _then_reading_the_secret(IrConfig_Parameter.init)
+
+
+def _then_reading_the_secret(original: Any) -> Any:
+    @functools.wraps(original)
+    def init(self: Any, force: bool = False) -> None:
+        original(self, force=force)
+        if force:
+            self.env.cr.postcommit.add(functools.partial(generations.read_again, self.pool))
+
+    return init
 
 
 def _get_param(self: Any, key: str) -> str | None:

@@ -889,7 +889,10 @@ def guessed_generation(process: Process) -> Iterator[None]:
         sequences = {registry_patch.REGISTRY: registry.registry_sequence}
         sequences |= registry.cache_sequences
         rows = [[f"({number},guessed)"] for number in sequences.values()]
-        return Generation.from_rows(list(sequences), rows, "guessed", "1:1:", generations.KEYS_OF)
+        guess = Generation.from_rows(list(sequences), rows, "guessed", "1:1:", generations.KEYS_OF)
+        [pin] = generations.pins_of(registry).values()
+        guess.secret = pin.generation.secret
+        return guess
 
     # There is nothing to compare it with, either.
     with patch.object(SharedOrmcache, "current_generation", current_generation):

@@ -754,7 +754,10 @@ def guessed_sequences(patch):
     def current(self, _transaction, registry, _read):
         keys = ["registry", *_CACHES_BY_KEY]
         ids = [registry.registry_sequence, *(registry.cache_sequences[key] for key in keys[1:])]
-        return Generation.from_rows(keys, [[f"({number},)"] for number in ids], "", "1:1:", KEYS_OF)
+        rows = [[f"({number},)"] for number in ids]
+        guess = Generation.from_rows(keys, rows, "", "1:1:", KEYS_OF)
+        guess.secret = next(iter(generations.pins_of(registry).values())).generation.secret
+        return guess
 
     patch.setattr(SharedOrmcache, "current_generation", current)
     patch.setattr(SharedOrmcache, "is_older", lambda *_args: False)
