@@ -8,8 +8,7 @@
     * NotShareableError       a cached value that no other process could use as it is
     * WrongTypeError          a Redis key holds another type than this addon writes
     * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
-        * RedisRefusedError   it answered that it cannot do this now: read-only, out of memory
-            * RedisForbiddenError   its user may not
+        * RedisRefusedError   it answered, and refused: read-only, out of memory, not permitted
 """
 
 
@@ -42,12 +41,17 @@ class WrongTypeError(Error):
 
 
 class RedisUnavailableError(Error):
-    """Redis refused, timed out, or cannot serve now. Never to be taken for «not there»."""
+    """Redis refused, timed out, or cannot serve now. Never to be taken for «not there».
+
+    :ivar command: what it refused, or hung up on, in words that do not say that this passes; ""
+        otherwise
+    :ivar key: which it was about
+    :ivar expected: what would be in order instead
+    """
+
+    command = expected = ""
+    key: object = None
 
 
 class RedisRefusedError(RedisUnavailableError):
-    """Redis answered, and refused this command: read-only, or out of memory."""
-
-
-class RedisForbiddenError(RedisRefusedError):
-    """Redis answered that its user may not run this command, or not on this key."""
+    """Redis answered, and refused this command."""

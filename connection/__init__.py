@@ -1,8 +1,7 @@
 """The way to Redis. Nothing outside this package imports redis-py."""
 
 from .breaker import Breaker
-from .check import forbidden
 from .client import DEADLINE, LATE
 from .server import RedisServer, Script
 
-__all__ = ["DEADLINE", "LATE", "Breaker", "RedisServer", "Script", "forbidden"]
+__all__ = ["DEADLINE", "LATE", "Breaker", "RedisServer", "Script"]

@@ -2,27 +2,51 @@
 
 What can never work raises, what is dangerous is told. Who runs Redis may keep INFO and CONFIG to
 himself: then what they would tell is not checked.
+
+Servers and proxies refuse a command each in words of their own, or hang up on it. Redis documents
+the words by which it refuses what passes. Any other refusal is for good if it comes again on new
+connections, though other questions are answered (:func:`insist`).
 """
 
 import contextlib
+import functools
 import re
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from ..exceptions import ConfigurationError, RedisUnavailableError
 from ..url import CLUSTER, SENTINEL, RedisURL
-from .client import DRIVER_ERRORS, Client, begin
+from .client import ADDON, DRIVER_ERRORS, Client, begin, passes
 
 OLDEST = (6, 2)  # the oldest Redis this was tested with
 # Of X.509: a certificate that is not valid yet, or no more. Both pass without a change here.
 _OUT_OF_TIME = {9, 10}
 _PATIENCE = 1.0  # seconds for each of a Cluster's primaries
 _LOOK = 0.5  # seconds to find out why a server cannot be spoken to, for each step
+_ATTEMPTS = 4  # before a refusal is taken to be for good
+_PAUSE = 0.4  # seconds between two of them
+
+_RULE = "a user with the rule of README.rst, «Access», and a server that has these commands"
+_EXPECTED = {
+    "AUTH": f"a URL without a password, or {_RULE}",
+    "SELECT": "a database it has, such as /0",
+    "CLUSTER SLOTS": f"redis://… if it is no Cluster, or {_RULE}",
+    "SENTINEL MASTERS": f"addresses of sentinels, or {_RULE}",
+}
+
+T = TypeVar("T")
 
 
 def check(client: Client, url: RedisURL, *, durable: bool) -> list[str]:
@@ -39,9 +63,12 @@ def check(client: Client, url: RedisURL, *, durable: bool) -> list[str]:
     except DRIVER_ERRORS as error:
         for seed in client.seeds():  # each may have another reason
             begin(_LOOK)
-            with contextlib.suppress(RedisUnavailableError):
+            try:
                 _asked(seed, url)
-        raise _explained(error, url) from error
+            except RedisUnavailableError as away_or_refused:
+                if away_or_refused.command:
+                    raise
+        raise _explained(error, url, *client.seeds()) from error
     dangers: list[str] = []
     away: list[RedisUnavailableError] = []
     for server in servers:
@@ -49,7 +76,12 @@ def check(client: Client, url: RedisURL, *, durable: bool) -> list[str]:
             begin(_PATIENCE)  # one that hangs leaves time for the others
         try:
             facts = _asked(server, url)
+            if url.topology == CLUSTER:
+                begin(_PATIENCE)
+                _ask_for_a_key_that_moves(server, url)
         except RedisUnavailableError as error:
+            if error.command:
+                raise
             away.append(error)
         else:
             dangers += _dangers(facts, durable=durable)
@@ -62,24 +94,56 @@ def check(client: Client, url: RedisURL, *, durable: bool) -> list[str]:
 def _asked(server: Any, url: RedisURL) -> dict[str, Any]:
     """What a server says of itself, if it is one that can be used; else as :func:`check`."""
     try:
-        facts = _facts(server)
+        server.connection_pool.release(server.connection_pool.get_connection())
+        info, setting = _told(server, "INFO"), _told(server, "CONFIG", "GET", "save")
     except DRIVER_ERRORS as error:
-        raise _explained(error, url) from error
+        raise _explained(error, url, server) from error
+    facts = {}
+    if isinstance(info, bytes):
+        facts = dict(re.findall(r"^(\w+):(.*?)\r?$", info.decode(errors="replace"), re.MULTILINE))
+    if isinstance(setting, list) and len(setting) == 2:
+        facts["save"] = str(setting[1], "utf-8", "replace")
     _check_kind(facts, url)
     return facts
 
 
-def _facts(server: Any) -> dict[str, Any]:
-    """What INFO says, and the setting ``save``; nothing of what its user may not ask."""
-    facts: dict[str, Any] = {}
-    server.connection_pool.release(server.connection_pool.get_connection())  # may raise
-    for question in (server.info, lambda: server.config_get("save")):
-        try:
-            facts |= question()
-        except ResponseError as error:
-            if not is_forbidden(error):
-                raise
-    return facts
+def _told(server: Any, *question: str) -> Any:
+    """The answer to a question that need not be answered; None: there was none.
+
+    :raises RedisError: the server cannot be spoken to, now or ever
+    """
+    try:
+        return _ask(server.connection_pool.get_connection(), *question, pool=server.connection_pool)
+    except AuthenticationError:
+        raise
+    except DRIVER_ERRORS as error:
+        if refusal_in(error) or isinstance(error, redis.TimeoutError):
+            return None
+        raise
+
+
+def _ask(connection: Any, *command: str, pool: Any = None) -> Any:
+    try:
+        connection.send_command(*command)
+        return connection.read_response()
+    except ResponseError:
+        raise
+    except BaseException:  # the answer to come is nobody else's
+        connection.disconnect()
+        raise
+    finally:
+        if pool:
+            pool.release(connection)
+        else:
+            connection.disconnect()
+
+
+def _ask_for_a_key_that_moves(server: Any, url: RedisURL) -> None:
+    """As when a Cluster's slots are moved, which may be long after the start."""
+    try:
+        _ask(server.connection_pool.get_connection(), "ASKING", pool=server.connection_pool)
+    except DRIVER_ERRORS as error:
+        raise _explained(error, url, server) from error
 
 
 def _check_files(url: RedisURL) -> None:
@@ -108,23 +172,21 @@ def _check_sentinels(client: Client, url: RedisURL) -> None:
     for sentinel in sentinels:
         try:
             missing += url.service not in sentinel.sentinel_masters()
+            sentinel.sentinel_get_master_addr_by_name(url.service, return_responses=True)
             answered += 1
         except AuthenticationError as error:
             raise ConfigurationError(
                 f"A sentinel of {url} refuses the user or password ({error}); expected the options "
                 "sentinel_username and sentinel_password, which are the sentinels' own"
             ) from error
-        except NoPermissionError as error:
-            raise forbidden(f"A sentinel of {url}: {error}") from error
-        except ResponseError as error:
-            raise ConfigurationError(
-                f"A sentinel of {url} refuses: {error}; expected addresses of sentinels"
-            ) from error
-        except redis.ConnectionError as error:
+        except RedisError as error:
             if tls := _tls_refusal(error):
                 raise ConfigurationError(f"A sentinel of {url} refuses TLS: {tls}") from error
-        except RedisError:
-            continue  # away; others may know
+            refusal = refusal_in(error)
+            if refusal and serves(functools.partial(_ask_as_nobody, sentinel, "PING")):
+                ours = RedisUnavailableError(f"A sentinel of {url}: {refusal}")
+                raise marked(ours, refusal) from error
+            # Otherwise it is away; others may know.
     if missing == answered and 2 * answered > len(sentinels):
         raise ConfigurationError(f"No sentinel of {url} knows a service {url.service!r}")
 
@@ -158,51 +220,110 @@ def _dangers(facts: dict[str, Any], *, durable: bool) -> Iterator[str]:
             f"has maxmemory-policy {policy}: when its memory is full it logs users out; "
             "expected noeviction (the ormcache may have a server of its own: ormcache_url)"
         )
-    if facts.get("aof_enabled") == 0 and facts.get("save") == "":
+    if facts.get("aof_enabled") == "0" and facts.get("save") == "":
         yield (
             "has no persistence: when it restarts everybody is logged out; expected appendonly yes"
         )
 
 
-def is_forbidden(error: Exception) -> bool:
-    """Whether a command was refused that will be refused always: a rule, or a server without it."""
-    return isinstance(error, NoPermissionError) or any(
-        words in str(error).lower()
-        for words in ("user executing the script can't", "unknown command", "unknown redis command")
-    )
+def insist(attempt: Callable[[], T], renew: Callable[[], None]) -> T:
+    """Run an attempt, and again when it is refused a command, to learn whether that is for good.
+
+    :param renew: closes connections
+    :raises ConfigurationError: the same command was refused each time
+    :raises RedisUnavailableError: as the attempt did
+    """
+    refused: RedisUnavailableError | None = None
+    for number in range(_ATTEMPTS):
+        if number:
+            renew()
+            time.sleep(_PAUSE)
+        try:
+            return attempt()
+        except RedisUnavailableError as error:
+            # A script is known to the server from the second attempt on: EVALSHA, and EVAL before.
+            if not error.command or (refused and _unsha(refused) != _unsha(error)):
+                raise
+            refused = error
+    assert refused
+    told = f"{refused} (its answer to {refused.command}, each time)"
+    raise ConfigurationError(f"{told}; expected {refused.expected}") from refused
 
 
-def forbidden(told: str) -> ConfigurationError:
-    """What to say of a user that may not do all this addon does."""
-    return ConfigurationError(
-        f"{told}; expected a user with the rule of README.rst, «Access», and a server that has "
-        "these commands"
-    )
+def _unsha(error: RedisUnavailableError) -> str:
+    return error.command.removesuffix("SHA")
 
 
-def _explained(error: Exception, url: RedisURL) -> Exception:
-    """Ours for what a driver said of a server that cannot be used."""
+def refusal_in(error: BaseException) -> RedisError | None:
+    """What a server said, or that it hung up, where that may be for good; None otherwise."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, Exception) and is_forbidden(cause):
-            return forbidden(f"Redis at {url}: {cause}")
+        sent_elsewhere = isinstance(cause, AskError) and cause is not error  # by a Cluster's node
+        if passes(cause) or sent_elsewhere:
+            return None
+    kinds = ResponseError, redis.ConnectionError
+    read = (cause for cause in causes if isinstance(cause, kinds) and hasattr(cause, "asked"))
+    return next(read, None)
+
+
+def marked(
+    ours: RedisUnavailableError, refusal: RedisError, command: str = ""
+) -> RedisUnavailableError:
+    """Our error, which says that a command was refused.
+
+    :param command: where the refusal does not say which it was
+    """
+    ours.command = vars(refusal)["asked"] or command
+    ours.expected = _EXPECTED.get(ours.command, _RULE)
+    if isinstance(refusal, AskError):
+        ours.expected = "redis+cluster://…, for this is a Cluster's node"
+    return ours
+
+
+def serves(question: Callable[[], Any]) -> bool:
+    """Whether a simple question is answered, if with one of Redis' own refusals that are for good:
+    whatever keeps a proxy from its servers keeps it from answering."""
+    try:
+        question()
+    except DRIVER_ERRORS as error:
+        for_good = isinstance(error, (AuthenticationError, NoPermissionError, AskError))
+        return for_good or str(error).startswith("DENIED")
+    return True
+
+
+def _ask_as_nobody(server: Any, *question: str) -> Any:
+    """Ask on a connection that says neither who it is nor which database it wants."""
+    connection = server.connection_pool.make_connection()
+    connection.username = connection.password = None
+    connection.db = 0
+    begin(_LOOK)
+    return _ask(connection, *question)
+
+
+def _explained(error: Exception, url: RedisURL, *servers: Any) -> Exception:
+    """Ours for what a driver said of servers that cannot be used."""
+    causes = list(_causes(error))
+    for cause in causes:
         if isinstance(cause, AuthenticationError):
             return ConfigurationError(
                 f"Redis at {url} refuses the user or password of the URL ({cause}); expected "
                 "redis://user:password@host:port/db, or redis://:password@host:port/db"
             )
-        if "DB index" in str(cause):
-            return ConfigurationError(f"Redis at {url}: {cause}; expected a database it has")
-        if "Cluster mode is not enabled" in str(cause):
-            return ConfigurationError(f"Redis at {url} is no Cluster; expected redis://…")
-    if other := _other_protocol(url):
-        return ConfigurationError(other)
-    if tls := _tls_refusal(error) or _alert(url):
-        return ConfigurationError(
-            f"Redis at {url} refuses TLS: {tls}; expected a certificate for that host signed by "
-            "ssl_ca_certs, and ssl_certfile and ssl_keyfile if it asks its clients"
-        )
-    return RedisUnavailableError(f"Redis at {url}: {error}")
+    if not any(isinstance(cause, ResponseError) for cause in causes):
+        if other := _other_protocol(url):
+            return ConfigurationError(other)
+        if tls := _tls_refusal(error) or _alert(url):
+            return ConfigurationError(
+                f"Redis at {url} refuses TLS: {tls}; expected a certificate for that host signed "
+                "by ssl_ca_certs, and ssl_certfile and ssl_keyfile if it asks its clients"
+            )
+    refusal = refusal_in(error)
+    ours = RedisUnavailableError(f"Redis at {url}: {refusal or error}")
+    if refusal and any(
+        serves(functools.partial(_ask_as_nobody, server, "EXISTS", ADDON)) for server in servers
+    ):
+        return marked(ours, refusal)
+    return ours
 
 
 def _tls_refusal(error: Exception) -> str:

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -23,12 +24,17 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY, ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
     ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
     SlotNotCoveredError,
+    TryAgainError,
 )
 from redis.retry import Retry
 from redis.sentinel import (
@@ -56,11 +62,26 @@ WATCH_INTERVAL = 0.5  # seconds between two questions to the sentinels who the p
 RETRIES = 3  # of a call whose connection was lost, in its time
 _LONGEST_PAUSE = 0.1  # seconds between two of them
 _SHORTEST_WAIT = 0.001  # seconds; a socket with 0 would not block
+_TELLING = 4  # characters of a password that are not shown
 
 # As the last argument of a command: the server's time, in milliseconds, after which nobody waits
 # for it. It may come late, from a buffer somewhere between; a script answers with LATE then.
 DEADLINE = object()
 LATE = "LATE"
+
+# What Redis refuses for a while: its words in the errors of scripts, and the classes of redis-py.
+_PASSING_WORDS = re.compile(
+    r"(?<![A-Z])(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
+    r"|max number of clients"
+)
+_PASSING = (
+    redis.TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
 
 T = TypeVar("T")
 
@@ -83,6 +104,11 @@ def _left() -> float | None:
 def _is_over() -> bool:
     """Whether this thread's call should have ended."""
     return (_left() or 1.0) <= _SHORTEST_WAIT
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is one that Redis documents as passing."""
+    return isinstance(error, _PASSING) or bool(_PASSING_WORDS.search(str(error)))
 
 
 class _TimedParser:
@@ -123,21 +149,60 @@ def _timed(parser_class: type) -> type:
 class _Timed:
     """A connection of redis-py whose every step ends with the call it serves.
 
-    Its name in ``CLIENT LIST`` is made in the process that opens it.
+    Its name in ``CLIENT LIST`` is made in the process that opens it. It is a label: a server that
+    refuses it is not given one again. Errors that are read say what was ``asked``.
     """
 
     share = 1.0  # of the time that is left, for each step
+    asked = ""  # the command whose answer is read next; "" if it was sent with others
     read_only: type[RedisError] = ReadOnlyError  # what it raises when a replica refuses a change
     _sock: Any
     _clock: tuple[Any, float] = None, 0.0  # the socket it was learnt on, and `_ahead`
+    connect: Callable[[], None]
     disconnect: Callable[..., None]
     driver_info: Any
+    password: str | None
 
     def __init__(self, *, client_name: str, **options: Any) -> None:
-        name = f"{ADDON}:{client_name}:{socket.gethostname()}:{os.getpid()}"
-        super().__init__(client_name=name, **options)  # type: ignore[call-arg]
+        super().__init__(**options)
+        self._name = f"{ADDON}:{client_name}:{socket.gethostname()}:{os.getpid()}"
         # No CLIENT SETINFO: two more questions, and one more thing to permit.
         self.driver_info = self.lib_name = self.lib_version = None
+
+    def on_connect_check_health(self, *arguments: Any, **options: Any) -> Any:
+        opened = super().on_connect_check_health(*arguments, **options)  # type: ignore[misc]
+        if self._address() not in _nameless:
+            try:
+                self._ask("CLIENT SETNAME", "CLIENT", "SETNAME", self._name)
+            except RedisError as error:
+                if isinstance(error, AuthenticationError) or passes(error):
+                    raise
+                self._connect_without_name(error)
+        return opened
+
+    def _connect_without_name(self, refusal: RedisError) -> None:
+        """Connect again to whoever refused a name, or hung up on it: with a network's fault he
+        hangs up on any question."""
+        address = self._address()
+        self.disconnect()
+        _nameless.add(address)
+        try:
+            self.connect()
+            if not isinstance(refusal, ResponseError):
+                with contextlib.suppress(ResponseError):
+                    self._ask("EXISTS", "EXISTS", ADDON)
+        except BaseException:
+            _nameless.discard(address)
+            raise
+        _logger.debug("%s takes no name of a connection: %s", address, refusal)
+
+    def _address(self) -> Any:
+        return getattr(self, "path", None) or (self.host, self.port)  # type: ignore[attr-defined]
+
+    def _ask(self, name: str, *command: Any) -> Any:
+        self.send_command(*command)
+        self.asked = name
+        return self.read_response()
 
     @property
     def socket_timeout(self) -> float | None:
@@ -167,19 +232,28 @@ class _Timed:
             command = (*command[:-1], int(end * 1000))
         elif command[0] == "ASKING":  # is about the next command
             self._ahead()
-        return super().send_command(*command, **options)  # type: ignore[misc]
+        sent = super().send_command(*command, **options)  # type: ignore[misc]
+        self.asked = command[0]  # not sooner: a connection may just have been opened
+        return sent
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
+        asked, self.asked = self.asked, ""
         try:
             return super().read_response(*arguments, **options)  # type: ignore[misc]
         except ReadOnlyError:
             raise
-        except ResponseError as error:
+        except RedisError as error:
+            vars(error)["asked"] = asked
             # Of a command it does not know a server repeats all: of AUTH, a password.
-            error.args = (str(error).partition(", with args beginning")[0],)
+            words = str(error).partition(", with args beginning")[0]
+            error.args = (_without(self.password, words) if asked == "AUTH" else words,)
+            if not isinstance(error, ResponseError):
+                raise
             if "-READONLY" in str(error):  # as Redis 6.2 says it of a script
                 self.disconnect()
                 raise self.read_only(str(error)) from None
+            if "NOSCRIPT" in str(error) and not isinstance(error, NoScriptError):  # as Kvrocks says
+                raise NoScriptError(str(error)) from None
             if str(error).startswith(LATE):  # though somebody waits: its clock was set
                 self.disconnect()
                 raise redis.ConnectionError("the server's clock was set") from None
@@ -189,8 +263,7 @@ class _Timed:
         """Seconds that the server's clock is ahead of this process's monotonic one; at most."""
         sock, ahead = self._clock
         if sock is None or sock is not self._sock:
-            self.send_command("TIME")
-            seconds, microseconds = self.read_response()
+            seconds, microseconds = self._ask("TIME", "TIME")
             ahead = int(seconds) + int(microseconds) / 1e6 - time.monotonic()
             self._clock = self._sock, ahead
         return ahead
@@ -199,6 +272,15 @@ class _Timed:
         if self._sock and (left := _left()) is not None:
             self._sock.settimeout(left * self.share)
         return super().send_packed_command(*arguments, **options)  # type: ignore[misc]
+
+
+_nameless: set[Any] = set()  # addresses of servers that refuse names of connections
+
+
+def _without(secret: str | None, words: str) -> str:
+    """A server's words as far as they repeat no password, be it cut short."""
+    head, found, _rest = words.partition(secret[:_TELLING]) if secret else (words, "", "")
+    return f"{head}***" if found else head
 
 
 class _TimedTLS(_Timed):
@@ -573,7 +655,7 @@ class ClusterClient:
                 return self._with_map(lambda map_: use(map_.learnt_again()), attempts - 1)
             raise
         except DRIVER_ERRORS as error:
-            if "cannot be connected" in str(error):  # all the nodes it knew are gone
+            if type(error) is RedisClusterException:  # all the nodes it knew are gone
                 self._drop_map(cluster)
             raise
         except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:

@@ -19,13 +19,12 @@ from redis.exceptions import (
 )
 
 from ..exceptions import (
-    RedisForbiddenError,
     RedisRefusedError,
     RedisUnavailableError,
     WrongTypeError,
 )
 from ..url import CLUSTER, parse
-from .check import check, is_forbidden
+from .check import check, insist, marked, refusal_in, serves
 from .client import DRIVER_ERRORS, MAX_CALLS, begin, key_of, make_client
 from .silence import Silences
 
@@ -62,6 +61,7 @@ class RedisServer:
         self._patience = PATIENCE if half == "sessions" else timeout
         self._silent = Silences(self._answers, self._answers_again)
         self._turns, self._process = _turns(), os.getpid()
+        self._is_tried_out = False  # who does so says himself what does not answer
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.shown_url}>"
@@ -102,7 +102,7 @@ class RedisServer:
                     lambda *asked: self._client.ask_many(asked),
                     [commands[number] for number in part],
                     self._admit(first),
-                    key_of(first),
+                    first,
                 )
                 for number, answer in zip(part, found, strict=True):
                     answers[number] = answer
@@ -116,8 +116,33 @@ class RedisServer:
         :raises ConfigurationError: they will never serve us as configured
         :raises RedisUnavailableError: they do not answer, which may pass
         """
-        begin(max(self._timeout, CHECK_SECONDS))
-        return check(self._client, self._url, durable=durable)
+
+        def attempt() -> list[str]:
+            begin(max(self._timeout, CHECK_SECONDS))
+            return check(self._client, self._url, durable=durable)
+
+        return insist(attempt, self.disconnect)
+
+    def try_out(self, use: Callable[[], None]) -> None:
+        """Do once what will be done.
+
+        :raises ConfigurationError: Redis refuses a command for good, whatever its words
+        :raises RedisUnavailableError: it does not do it, which may pass
+        """
+
+        def attempt() -> None:
+            try:
+                use()
+            except RedisUnavailableError as error:
+                if error.command and not self._serves(error.key):
+                    error.command = ""
+                raise
+
+        self._is_tried_out = True
+        try:
+            insist(attempt, self.disconnect)
+        finally:
+            self._is_tried_out = False
 
     def disconnect(self) -> None:
         """Close this process's connections, and end its threads; the next call opens one."""
@@ -137,9 +162,16 @@ class RedisServer:
         return RedisUnavailableError(f"{self._named(place)} did not answer a moment ago")
 
     def _call(
-        self, ask: Callable[..., Any], arguments: Sequence[Any], place: str, key: Any = None
+        self,
+        ask: Callable[..., Any],
+        arguments: Sequence[Any],
+        place: str,
+        command: Sequence[Any] = (),
     ) -> Any:
-        """Ask, in the time that the request at hand has left."""
+        """Ask, in the time that the request at hand has left.
+
+        :param command: the first of many; otherwise ``arguments`` are one
+        """
         request = self._request()
         waited = request.__dict__.get(self._waited, 0.0) if request is not None else 0.0
         seconds = self._timeout - waited
@@ -157,9 +189,9 @@ class RedisServer:
         except NoScriptError:
             raise
         except DRIVER_ERRORS as error:
-            key = key_of(arguments) if key is None else key
             # One that had little time left says nothing of the server.
-            raise self._translated(error, place, key, seconds > self._timeout / 2) from error
+            had_time = seconds > self._timeout / 2
+            raise self._translated(error, place, command or arguments, had_time) from error
         finally:
             if turns is not None:
                 turns.put(None)
@@ -184,17 +216,33 @@ class RedisServer:
                 raise self._unheard(place) from None
         return turns
 
-    def _translated(self, error: Exception, place: str, key: Any, had_time: bool) -> Exception:
+    def _translated(
+        self, error: Exception, place: str, command: Sequence[Any], had_time: bool
+    ) -> Exception:
         """Ours for a driver's error."""
         told = f"{self._named(place)}: {error}"
-        if is_forbidden(error):
-            return RedisForbiddenError(told)
-        elif isinstance(error, ResponseError) and not isinstance(error, ClusterDownError):
-            wrong_type = str(error).startswith("WRONGTYPE")
-            return WrongTypeError(told) if wrong_type else RedisRefusedError(told)
-        elif had_time and self._silent.add(place, key):
-            _logger.warning("%s does not answer: %s", self._named(place), error)
-        return RedisUnavailableError(told)
+        if isinstance(error, ResponseError) and not isinstance(error, ClusterDownError):
+            if str(error).startswith("WRONGTYPE"):
+                return WrongTypeError(told)
+            ours: RedisUnavailableError = RedisRefusedError(told)
+        else:
+            tell = had_time and not self._is_tried_out
+            if tell and self._silent.add(place, key_of(command)):
+                _logger.warning("%s does not answer: %s", self._named(place), error)
+            ours = RedisUnavailableError(told)
+        if refusal := refusal_in(error):
+            ours.key = key_of(command)
+            return marked(ours, refusal, command[0])
+        return ours
+
+    def _serves(self, key: Any) -> bool:
+        """Whether a question about a key is answered, on a new connection."""
+        self.disconnect()
+        for question in (("EXISTS", key), ("HGET", key, "")):
+            begin(self._timeout)
+            if serves(lambda question=question: self._client.ask(*question)):  # type: ignore[misc]
+                return True
+        return False
 
     # -- silence -----------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from odoo.tools import config
 
 from ..config import Settings
-from ..connection import RedisServer, forbidden
-from ..exceptions import RedisForbiddenError, RedisUnavailableError, UnsupportedOdooError
+from ..connection import RedisServer
+from ..exceptions import RedisUnavailableError, UnsupportedOdooError
 from ..ormcache import RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore
 from . import (
@@ -170,9 +170,7 @@ def _check(server: RedisServer, use: Callable[[], None], *, durable: bool, other
     try:
         for danger in server.check(durable=durable):
             _logger.warning("%s", danger)
-        use()
-    except RedisForbiddenError as error:
-        raise forbidden(str(error)) from error
+        server.try_out(use)
     except RedisUnavailableError as error:
         _logger.warning("%s: %s", error, otherwise)
     finally:

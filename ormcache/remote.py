@@ -120,8 +120,7 @@ class RemoteTier:
     def check(self, key: str) -> None:
         """Do once, under a key of nobody's, what is done with hashes.
 
-        :raises RedisUnavailableError: when Redis does not do it: of these,
-            :exc:`RedisForbiddenError` when it never will
+        :raises RedisUnavailableError: when Redis does not do it
         """
         field, value = b"check", b"=check"
         self._server.evaluate(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)

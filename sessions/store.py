@@ -115,8 +115,7 @@ class RedisSessionStore(SessionStore):
     def check(self) -> None:
         """Do once with a session of nobody's what is done with sessions.
 
-        :raises RedisUnavailableError: when Redis does not do it: of these,
-            :exc:`RedisForbiddenError` when it never will
+        :raises RedisUnavailableError: when Redis does not do it
         """
         session = self.new()
         place = self._place_of(session.sid)

@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, that breaks connections as networks do."""
+"""TCP proxies before a server: one breaks connections as networks do, one refuses commands."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
+
 from .process import LOOPBACK
 
+_MORE = object()  # is wanted, of a command or an answer
+_POLL = 0.02  # seconds, until it sees that it is to end
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: an end without a goodbye
 
 
@@ -36,7 +40,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         super().__init__((LOOPBACK, 0), socketserver.BaseRequestHandler)
         self.port = int(self.server_address[1])
         self.url = f"redis://{LOOPBACK}:{self.port}/0"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(_POLL,), daemon=True).start()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.mode == "refuse":
@@ -84,3 +88,42 @@ class Proxy(socketserver.ThreadingTCPServer):
     def server_close(self) -> None:
         self.shutdown()
         super().server_close()
+
+
+class StrictProxy(Proxy):
+    """A proxy that knows the protocol and refuses commands, as those of managed services do.
+
+    :param answer: gives the answer to a command in its first words, such as ``b"-ERR no\\r\\n"``;
+        b"" to hang up; None to ask the server
+    """
+
+    def __init__(self, port: int, answer: Callable[[list[bytes]], bytes | None]) -> None:
+        self.answer = answer
+        super().__init__(port)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((LOOPBACK, self.target)) as server,
+        ):
+            commands = hiredis.Reader(notEnoughData=_MORE)
+            while data := request.recv(65536):
+                commands.feed(data)
+                while (command := commands.gets()) is not _MORE:
+                    given = self.answer(command)
+                    if given == b"":
+                        request.shutdown(socket.SHUT_RDWR)
+                        return
+                    request.sendall(given or self._ask(server, command))
+
+    @staticmethod
+    def _ask(server: socket.socket, command: list[bytes]) -> bytes:
+        server.sendall(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
+        reader, answer = hiredis.Reader(notEnoughData=_MORE), b""
+        while reader.gets() is _MORE:
+            data = server.recv(65536)
+            if not data:
+                raise OSError("closed")
+            reader.feed(data)
+            answer += data
+        return answer
