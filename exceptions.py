@@ -3,6 +3,7 @@
 * Error
     * ConfigurationError      a setting is wrong: the server must not start
     * UnsupportedOdooError    a patched part of Odoo has another shape: the server must not start
+    * UnsupportedDriverError  redis-py or hiredis is another one: the server must not start
     * CorruptRecordError      what Redis holds in a place was not written for it
     * ExpiredRecordError      what Redis holds is right, and too old
     * NotShareableError       a cached value that no other process could use as it is
@@ -22,6 +23,10 @@ class ConfigurationError(Error):
 
 class UnsupportedOdooError(Error):
     """A part of Odoo that this addon replaces is not what it was written for."""
+
+
+class UnsupportedDriverError(Error):
+    """redis-py or hiredis is not what this addon was written for."""
 
 
 class CorruptRecordError(Error):

@@ -44,12 +44,9 @@ from redis.sentinel import (
     SentinelManagedConnection,
     SentinelManagedSSLConnection,
 )
-from redis.utils import HIREDIS_AVAILABLE, str_if_bytes
+from redis.utils import str_if_bytes
 
 from ..url import CLUSTER, SENTINEL, RedisURL
-
-if not HIREDIS_AVAILABLE:  # redis-py's own parser has nowhere to say how long a read may take
-    raise ImportError("redis-py finds no hiredis of version 3.2 or newer")
 
 _logger = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tomllib
 
+from odoo.addons.redis_session_ormcache.connection import driver
+
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ast.literal_eval((ROOT / "__manifest__.py").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -25,6 +27,12 @@ def test_the_same_dependencies():
     """Manifest and package ask for the same libraries in the same ranges."""
     packaged = {re.sub(r"\[.*\]", "", line) for line in PROJECT["dependencies"]}
     assert packaged == set(MANIFEST["external_dependencies"]["python"])
+
+
+def test_the_same_versions():
+    """And the code refuses the others."""
+    wanted = {driver._wanted(package) for package in driver.VERSIONS}
+    assert wanted < set(PROJECT["dependencies"])
 
 
 @pytest.fixture(scope="module")

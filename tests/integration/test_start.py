@@ -1,8 +1,12 @@
 """Starting a server: what is wrong stops it with one line, whatever Odoo does with exceptions."""
 
+import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,13 +28,17 @@ from stack.servers import (
 ADDON = environment.ADDON
 
 
-def start(tmp_path, settings=None, *, load=f"base,web,{ADDON}", env=None, path=()):
-    """Load the server-wide modules as every Odoo command does, and stop; (exit code, output)."""
+def start(tmp_path, settings=None, *, load=f"base,web,{ADDON}", env=None, path=(), libraries=()):
+    """Load the server-wide modules as every Odoo command does, and stop; (exit code, output).
+
+    :param path: of addons, and of Python
+    :param libraries: of Python
+    """
     options = {"addons_path": ",".join([environment.addons_path(), *map(str, path)])}
     conf = tmp_path / "odoo.conf"
     write_conf(conf, None, tmp_path, load=load, options=options, redis=settings)
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("ODOO_", "PG"))}
-    python_path = os.pathsep.join([*map(str, path), str(environment.odoo_path())])
+    python_path = os.pathsep.join(map(str, [*path, *libraries, environment.odoo_path()]))
     done = subprocess.run(
         [sys.executable, "-m", "odoo", "-c", conf, "--no-http", "--stop-after-init"],
         env={**variables, "PYTHONPATH": python_path, **(env or {})},
@@ -347,8 +355,62 @@ def test_a_missing_library_stops_the_server(tmp_path, redis):
 
 def test_a_missing_parser_stops_the_server(tmp_path, redis):
     """Without hiredis redis-py would wait longer than it may."""
-    (tmp_path / "hiredis.py").write_text("__version__ = '3.1.9'")
-    assert_stopped(start(tmp_path, {"url": redis.url}, path=[tmp_path]), "hiredis of version 3.2")
+    (tmp_path / "hiredis.py").write_text("raise ImportError('no module hiredis here')")
+    assert_stopped(start(tmp_path, {"url": redis.url}, path=[tmp_path]), "no module hiredis here")
+
+
+@pytest.mark.parametrize(
+    "package", ["redis==6.4.0", "redis==7.1.1", "redis==7.4.1", "hiredis==3.1.0"]
+)
+def test_another_driver_stops_the_server(tmp_path, redis, package):
+    """As another addon may want it; what was found is named, and what is expected."""
+    outcome = start(tmp_path, {"url": redis.url}, libraries=[environment.package(package)])
+    found = package.replace("==", " ")
+    expected = "redis>=8.0,<9" if package.startswith("redis") else "hiredis>=3.2,<4"
+    assert_stopped(outcome, f"{found} was found; expected {expected}")
+
+
+def test_the_oldest_driver_is_taken(tmp_path):
+    """Which the package's own requirements allow."""
+    with Redis(tmp_path / "redis", config=DURABLE) as redis:
+        libraries = map(environment.package, ["redis==8.0.0", "hiredis==3.2.0"])
+        assert warnings(start(tmp_path, {"url": redis.url}, libraries=libraries)) == []
+
+
+def copied_driver(tmp_path, version, *change):
+    """A redis-py of another version, with one change of its code."""
+    spec = importlib.util.find_spec("redis")
+    driver = Path(shutil.copytree(Path(spec.origin).parent, tmp_path / "driver/redis"))
+    init = driver / "__init__.py"
+    init.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', init.read_text()))
+    for name, old, new in change:
+        text = (driver / name).read_text()
+        assert old in text
+        (driver / name).write_text(text.replace(old, new))
+    return driver.parent
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("connection.py", "def set_parser(", "def use_parser("), "there is connection Abstract"),
+        (("connection.py", "socket_read_size=self._socket_read", "self._socket_read"), None),
+        (("cluster.py", "_initialization_lock", "_learning_lock"), "uses _initialization_lock"),
+        (
+            ("connection.py", "def set_parser(self, ", "def set_parser(self, deadline, "),
+            "takes (self parser_class), not (self deadline parser_class)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_driver_of_another_shape_stops_the_server(tmp_path, change, told):
+    """One that does not exist yet is taken unless what is relied on has changed."""
+    libraries = [copied_driver(tmp_path, "8.77.0", change)]
+    with Redis(tmp_path / "redis", config=DURABLE) as redis:
+        outcome = start(tmp_path, {"url": redis.url}, libraries=libraries)
+    if told:
+        assert_stopped(outcome, "redis 8.77.0 was found, of another shape than redis>=8.0,<9", told)
+    else:
+        assert warnings(outcome) == []
 
 
 BUS = """

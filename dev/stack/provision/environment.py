@@ -237,6 +237,18 @@ def runnable(program: Path) -> list[str]:
     return [str(program)]
 
 
+def package(requirement: str) -> Path:
+    """A folder for PYTHONPATH that holds another version of a package: `name==version`."""
+
+    def make(folder: Path) -> None:
+        argv = [str(python()), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        argv += ["--no-deps", "--only-binary=:all:", f"--target={folder}/result", requirement]
+        run(f"install {requirement}", argv, folder)
+
+    name = f"{requirement.replace('==', '-')}{interpreter.suffix()}"
+    return part(name, f"Python {interpreter.inputs()}", home() / "packages", make)
+
+
 # --- making the parts
 
 
