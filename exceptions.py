@@ -4,6 +4,7 @@
     * ConfigurationError      a setting is wrong: the server must not start
     * UnsupportedOdooError    a patched part of Odoo has another shape: the server must not start
     * UnsupportedDriverError  redis-py or hiredis is another one: the server must not start
+    * ReplacedError           another addon replaced that part: the server must not start
     * CorruptRecordError      what Redis holds in a place was not written for it
     * ExpiredRecordError      what Redis holds is right, and too old
     * NotShareableError       a cached value that no other process could use as it is
@@ -27,6 +28,10 @@ class UnsupportedOdooError(Error):
 
 class UnsupportedDriverError(Error):
     """redis-py or hiredis is not what this addon was written for."""
+
+
+class ReplacedError(Error):
+    """Another addon does in its own way what this one does; the message names it."""
 
 
 class CorruptRecordError(Error):

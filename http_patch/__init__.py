@@ -9,6 +9,8 @@ import logging
 
 _logger = logging.getLogger(__name__)
 
+STOPS = "redis_session_ormcache stops the server: {}"
+
 
 def post_load() -> None:
     """Entry point named by the manifest.
@@ -22,4 +24,4 @@ def post_load() -> None:
     except Exception as error:
         _logger.debug("Stopped by", exc_info=True)
         kind = "" if str(error) else type(error).__name__
-        raise SystemExit(f"redis_session_ormcache stops the server: {error}{kind}") from error
+        raise SystemExit(STOPS.format(f"{error}{kind}")) from error

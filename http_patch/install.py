@@ -3,16 +3,19 @@
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 from odoo.tools import config
 
 from ..config import Settings
 from ..connection import RedisServer
-from ..exceptions import RedisUnavailableError, UnsupportedOdooError
+from ..exceptions import RedisUnavailableError, ReplacedError, UnsupportedOdooError
 from ..ormcache import RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore
 from . import (
+    STOPS,
     cached_values,
+    in_force,
     ir_config_parameter,
     ir_cron,
     ormcache,
@@ -24,11 +27,12 @@ from . import (
     warm_up,
     websocket,
 )
+from .shape import ADDON
 
 _logger = logging.getLogger(__name__)
 _installed: "Installed | None" = None
 
-ADDON = "redis_session_ormcache"
+WITHOUT_ORMCACHE = "do without that addon, or set ormcache = false"
 ORMCACHE_TIMEOUT = 0.5  # seconds at most that computing a value is put off by asking for it
 _CONTAINERS = 8  # of Odoo's ormcache: each may take its share of a database's bytes
 
@@ -84,34 +88,70 @@ def install() -> Installed | None:
     settings, notices = Settings.from_environment(os.environ, config["config"])
     for notice in notices:
         _logger.warning(notice)
+    in_force.check()
     for target in _SESSION_TARGETS if settings.session else ():
-        target.check()
+        try:
+            target.check()
+        except ReplacedError as error:
+            raise ReplacedError(f"{error}; {request.WITHOUT_SESSIONS}") from error
     for target in _ORMCACHE_TARGETS if settings.ormcache else ():
         try:
             target.check()
-        except UnsupportedOdooError as error:
-            raise UnsupportedOdooError(
-                f"{error}; with ormcache = false it is not touched"
-            ) from error
+        except (ReplacedError, UnsupportedOdooError) as error:
+            raise type(error)(f"{error}; with ormcache = false it is not touched") from error
     installed = Installed(settings)
     if settings.session:
         installed.sessions = _session_store(settings)
     else:
-        _logger.info("Sessions are stored in files in %s (session = false)", config.session_dir)
+        _logger.info("Sessions are not stored in Redis (session = false)")
     if settings.ormcache:
         installed.remote = _remote_tier(settings)
     else:
         _logger.info("The ormcache is not shared (ormcache = false)")
     # Nothing below fails.
+    in_force.forget()
     if installed.sessions:
         session_store.apply(installed.sessions)
-        request.apply()
+        request.apply(installed.sessions)
         websocket.apply()
     if installed.remote:
         _share_ormcache(installed.remote, settings)
         warm_up.apply(installed.disconnect)
+    in_force.apply(_at_start, _loaded)
     _installed = installed
     return installed
+
+
+def _at_start() -> None:
+    """Stop a server in which another addon replaced what was installed.
+
+    :raises SystemExit: naming it
+    """
+    if not _installed:
+        return
+    if _installed.sessions:
+        if problem := request.problem():
+            raise SystemExit(STOPS.format(f"{problem}; {request.WITHOUT_SESSIONS}"))
+        if changed := session_store.without_effect():
+            _logger.warning("Sessions in Redis do without %s", ", ".join(changed))
+    for problem in in_force.replaced(in_force.ORMCACHE):
+        raise SystemExit(STOPS.format(f"{problem}; {WITHOUT_ORMCACHE}"))
+
+
+def _loaded(database: Any) -> None:
+    """The same when a database was loaded: its addons are imported while others are served.
+
+    :param database: its registry
+    """
+    if not _installed or config["test_enable"]:
+        return
+    if _installed.sessions:
+        request.check_again()
+    problems = in_force.replaced(in_force.ORMCACHE)
+    if _installed.remote and (other := ir_cron.overridden(database)):
+        problems.append(other)
+    for problem in problems:
+        registry.refuse(f"{problem}: the ormcache is not shared; {WITHOUT_ORMCACHE}")
 
 
 def _session_store(settings: Settings) -> RedisSessionStore:
@@ -126,6 +166,7 @@ def _session_store(settings: Settings) -> RedisSessionStore:
         prefix=settings.prefix,
         anonymous_ttl=settings.session_anonymous_ttl,
         lifetime_of=request.request_lifetime,
+        session_at_hand=request.session_at_hand,
     )
     _check(
         server,

@@ -23,10 +23,12 @@ _only_reads = re.compile(r"\s*SELECT\b[^;]*;?\s*", re.IGNORECASE).fullmatch
 
 def check() -> None:
     """Refuse an Odoo whose parameters are read in another way."""
-    cache = IrConfig_Parameter._get_param.__cache__
-    require_source("IrConfig_Parameter._get_param", cache.method, "3c86b7fc9f23")
-    require_signature(IrConfig_Parameter.init, "self", "force")
-    require(cache.cache_name == "stable", "parameters are cached with what is stable")
+    cached = IrConfig_Parameter._get_param
+    cache = getattr(cached, "__cache__", None)
+    method = cache.method if cache else cached
+    require_source("IrConfig_Parameter._get_param", method, "3c86b7fc9f23")
+    require(cache and cache.cache_name == "stable", "parameters are cached with what is stable")
+    require_signature("IrConfig_Parameter.init", IrConfig_Parameter.init, "self", "force")
 
 
 def apply() -> None:

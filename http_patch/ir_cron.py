@@ -12,7 +12,8 @@ from typing import Any
 
 from odoo.addons.base.models import ir_cron
 
-from .shape import require_source
+from . import in_force
+from .shape import name_of, require_source
 
 _logger = logging.getLogger(ir_cron.__name__)
 
@@ -24,7 +25,15 @@ def check() -> None:
 
 def apply() -> None:
     """Patch the method."""
-    ir_cron.IrCron._callback = _callback
+    in_force.put(in_force.ORMCACHE, ir_cron, "IrCron._callback", _callback)
+
+
+def overridden(registry: Any) -> str | None:
+    """Whose method a database's jobs end with, if it does not call ours; a sentence."""
+    model = registry.models.get("ir.cron")
+    if model is None or in_force.inherits(model, "_callback", _callback):
+        return None
+    return f"IrCron._callback was replaced by {name_of(model._callback)}"
 
 
 def _callback(self: Any, cron_name: str, server_action_id: int) -> None:

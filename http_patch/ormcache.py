@@ -9,25 +9,27 @@ from collections.abc import Callable
 from typing import Any
 
 from odoo.http import _request_stack
+from odoo.tools import cache as odoo_cache
 from odoo.tools.cache import _COUNTERS, _logger, ormcache
 
 from ..ormcache import SharedOrmcache
 from ..ormcache.policy import Method
 from ..ormcache.shared import Place
-from . import generations
+from . import generations, in_force
 from . import registry as registry_patch
 from .cached_values import DOMAIN, PAGE, XMLID, depends_on_listed_tables, page_surroundings
-from .shape import require_source
+from .shape import require_own, require_source
 
 
 def check() -> None:
     """Refuse an Odoo whose lookup is another one."""
+    require_own("odoo.tools.cache.ormcache", ormcache)
     require_source("ormcache.lookup", ormcache.lookup, "2b3d51fae67e")
 
 
 def apply() -> None:
     """Patch the method."""
-    ormcache.lookup = lookup
+    in_force.put(in_force.ORMCACHE, odoo_cache, "ormcache.lookup", lookup)
 
 
 _computing: dict[Any, Callable[..., Any]] = {}  # per cached function, what is called instead

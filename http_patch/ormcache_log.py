@@ -18,7 +18,7 @@ _COLUMNS = (
 
 def check() -> None:
     """Refuse an Odoo that logs in another way."""
-    require_signature(server.log_ormcache_stats, "sig", "frame")
+    require_signature("log_ormcache_stats", server.log_ormcache_stats, "sig", "frame")
 
 
 def apply() -> None:

@@ -15,17 +15,18 @@ from contextlib import closing
 from typing import Any
 
 import psycopg2
+from odoo import sql_db
+from odoo.modules import registry as odoo_registry
 from odoo.modules.registry import Registry
 from odoo.orm.registry import _CACHES_BY_KEY
-from odoo.sql_db import Cursor
 from odoo.tools import config
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
 
 from ..ormcache import Generation, SharedOrmcache, Transaction
 from ..ormcache.generation import REGISTRY
-from . import generations
+from . import generations, in_force
 from .fingerprint import Fingerprint
-from .shape import require_signature, require_source
+from .shape import require_own, require_signature, require_source
 
 _logger = logging.getLogger(__name__)
 
@@ -34,21 +35,23 @@ _SHARED, _CHECKED = "_redis_shared", "_redis_checked"
 _TRANSACTION = "_redis_transaction"  # ... and on cursors
 
 _make_shared: Callable[[str], SharedOrmcache]
+_refused = False
 
 
 def check() -> None:
     """Refuse an Odoo whose registries signal in another way."""
     require_source("Registry.get_sequences", Registry.get_sequences, "b1fccde08511")
-    require_signature(Registry.check_signaling, "self", "cr")
-    require_signature(Registry.reset_changes, "self")
+    require_signature("Registry.check_signaling", Registry.check_signaling, "self", "cr")
+    require_signature("Registry.reset_changes", Registry.reset_changes, "self")
     check_new()
 
 
 def check_new() -> None:
     """Refuse an Odoo whose databases are loaded in another way."""
+    require_own("odoo.modules.registry.Registry", Registry)
     require_signature(
-        Registry.new, "db_name", "update_module", "install_modules", "upgrade_modules",
-        "reinit_modules", "new_db_demo", "models_to_check",
+        "Registry.new", Registry.new, "db_name", "update_module", "install_modules",
+        "upgrade_modules", "reinit_modules", "new_db_demo", "models_to_check",
     )  # fmt: skip
 
 
@@ -59,10 +62,24 @@ def apply(make_shared: Callable[[str], SharedOrmcache]) -> None:
     """
     global _make_shared
     _make_shared = make_shared
-    Registry.get_sequences = _reading_rows(Registry.get_sequences)
-    Registry.check_signaling = _clearing_what_is_older(Registry.check_signaling)
-    Registry.reset_changes = _dropping_what_waits(Registry.reset_changes)
-    Registry.new = classmethod(_opening(vars(Registry)["new"].__func__))
+    for name, patched in (
+        ("get_sequences", _reading_rows(Registry.get_sequences)),
+        ("check_signaling", _clearing_what_is_older(Registry.check_signaling)),
+        ("reset_changes", _dropping_what_waits(Registry.reset_changes)),
+    ):
+        in_force.put(in_force.ORMCACHE, odoo_registry, f"Registry.{name}", patched)
+    Registry.new = classmethod(_opening(in_force.of_class(vars(Registry)["new"])))
+
+
+def refuse(reason: str) -> None:
+    """Share nothing any more in this process: what keeps it coherent is not in force.
+
+    :param reason: is logged once
+    """
+    global _refused
+    if not _refused:
+        _logger.critical("%s", reason)
+    _refused = True
 
 
 def usable(registry: Any, cursor: Any) -> SharedOrmcache | None:
@@ -77,10 +94,11 @@ def usable(registry: Any, cursor: Any) -> SharedOrmcache | None:
 
 def _may_share(registry: Any, cursor: Any) -> bool:
     return (
-        type(cursor) is Cursor
+        type(cursor) is sql_db.Cursor
         and isinstance(registry, Registry)
         and registry.ready
         and not config["test_enable"]
+        and not _refused
     )
 
 
@@ -128,7 +146,7 @@ def _hook(found: Transaction, cursor: Any) -> None:
 
 def transaction_of(cursor: Any) -> Transaction | None:
     """The same, if there is any yet; a test's cursor has none."""
-    if type(cursor) is not Cursor:
+    if type(cursor) is not sql_db.Cursor:
         return None
     found: Transaction | None = vars(cursor).get(_TRANSACTION)
     return found
@@ -301,7 +319,7 @@ _told: dict[str, bytes] = {}  # the fingerprint in the log, by database
 def _reading_rows(original: Any) -> Any:
     @functools.wraps(original)
     def get_sequences(self: Any, cr: Any) -> tuple[int | None, dict[str, int | None]]:
-        if type(cr) is not Cursor:
+        if type(cr) is not sql_db.Cursor:
             found: tuple[int | None, dict[str, int | None]] = original(self, cr)
             return found
         generation = transaction(self, cr).generation = generations.read_generation(self, cr)

@@ -2,44 +2,81 @@
 
 * ``_save_session`` ends a request: that is the activity which extends a session.
 * ``_inject_future_response`` gives the response its cookies: a user's lives as long as the session.
-* ``_get_session_and_dbname`` begins it: what needs no session is served without Redis.
+* ``_get_session_and_dbname`` begins it: what needs no session is served without Redis; and what
+  needs one is not served where another addon keeps the sessions elsewhere.
 """
 
 import functools
+import logging
 from typing import Any
 
 import psycopg2
-from odoo.http import (
-    Request,
-    _request_stack,
-    get_default_session,
-    get_session_max_inactivity,
-    root,
-)
+from odoo import http
+from odoo.http import _request_stack
+from odoo.tools import config
 
 from ..sessions import RedisSessionStore, SessionStoreUnavailable
+from . import in_force, session_store
 from .shape import require_signature
 
+# Other names of odoo.http are looked up when they are used: other addons replace them.
+
+_logger = logging.getLogger(__name__)
+
+_PARAMETERS = {
+    "_save_session": ("self", "env"),
+    "_inject_future_response": ("self", "response"),
+    "_get_session_and_dbname": ("self",),
+}
 _SESSIONLESS_PATHS = {"/web/health"}
+_store: RedisSessionStore
+WITHOUT_SESSIONS = "do without that addon, or set session = false"
+_NOTHING = object()
+_accepted: Any = _NOTHING  # what was found to be in force since addons were imported
+_logged: set[str] = set()
 
 
 def check() -> None:
     """Refuse an Odoo whose requests handle sessions in another way."""
-    require_signature(Request._save_session, "self", "env")
-    require_signature(Request._inject_future_response, "self", "response")
-    require_signature(Request._get_session_and_dbname, "self")
+    for name, parameters in _PARAMETERS.items():
+        require_signature(f"Request.{name}", getattr(http.Request, name), *parameters)
 
 
-def apply() -> None:
-    """Patch the methods."""
-    Request._save_session = _noting_activity(Request._save_session)
-    Request._inject_future_response = _renewing_cookie(Request._inject_future_response)
-    Request._get_session_and_dbname = _serving_without_redis(Request._get_session_and_dbname)
+def apply(store: RedisSessionStore) -> None:
+    """Patch the methods.
+
+    :param store: where the sessions are
+    """
+    global _store
+    _store = store
+    for name, patch in (
+        ("_save_session", _noting_activity),
+        ("_inject_future_response", _renewing_cookie),
+        ("_get_session_and_dbname", _serving_without_redis),
+    ):
+        patched = patch(getattr(http.Request, name))
+        in_force.put(in_force.SESSIONS, http, f"Request.{name}", patched)
+
+
+def problem() -> str | None:
+    """Why what was installed for sessions is not in force, if so; a sentence."""
+    return next(iter(in_force.replaced(in_force.SESSIONS)), None) or session_store.elsewhere()
+
+
+def check_again() -> None:
+    """Have the next request find out whether all of it is in force: addons were imported."""
+    global _accepted
+    _accepted = _NOTHING
 
 
 def at_hand() -> Any:
     """The request that this thread serves; None outside of one."""
     return _request_stack.top
+
+
+def session_at_hand() -> Any:
+    """The session of that request, if it has one yet."""
+    return getattr(_request_stack.top, "session", None)
 
 
 def request_lifetime(session: Any) -> int | None:
@@ -52,7 +89,7 @@ def request_lifetime(session: Any) -> int | None:
     if not env or env.cr._closed or env.cr.dbname != session.db:
         return None
     try:
-        return int(get_session_max_inactivity(env))
+        return int(http.get_session_max_inactivity(env))
     except psycopg2.Error:  # a transaction that failed already
         return None
 
@@ -60,15 +97,11 @@ def request_lifetime(session: Any) -> int | None:
 def _noting_activity(original: Any) -> Any:
     @functools.wraps(original)
     def _save_session(self: Any, env: Any = None) -> None:
-        store = root.session_store
-        if not isinstance(store, RedisSessionStore):  # a test's own
-            original(self, env)
-            return
         if env:  # of another database than the request's
-            store.learn(env.cr.dbname, get_session_max_inactivity(env))
+            _store.learn(env.cr.dbname, http.get_session_max_inactivity(env))
         original(self, env)
         if self.session.can_save:
-            self.renewed_lifetime = store.touch(self.session)
+            self.renewed_lifetime = _store.touch(self.session)
 
     return _save_session
 
@@ -97,16 +130,42 @@ def _serving_without_redis(original: Any) -> Any:
     @functools.wraps(original)
     def _get_session_and_dbname(self: Any) -> tuple[Any, str | None]:
         try:
+            _require_store()
             found: tuple[Any, str | None] = original(self)
             return found
         except SessionStoreUnavailable:
             path = self.httprequest.path
-            if path not in _SESSIONLESS_PATHS and not root.get_static_file(path):
+            if path not in _SESSIONLESS_PATHS and not http.root.get_static_file(path):
                 raise
-        session = root.session_store.new()
-        session.update(get_default_session())
+        session = _store.new()
+        session.update(http.get_default_session())
         session.context["lang"] = self.default_lang()
         session.can_save = False
         return session, None
 
     return _get_session_and_dbname
+
+
+def _require_store() -> None:
+    """Refuse a request that would find or leave its session elsewhere.
+
+    Only Odoo's tests bring a store of their own.
+
+    :raises SessionStoreUnavailable: the log says why
+    """
+    global _accepted
+    try:
+        found = http.root.session_store
+    except Exception:
+        found = None
+    if found is _accepted or config["test_enable"]:
+        return
+    reason = problem()
+    if reason is not None:
+        if reason not in _logged:
+            _logged.add(reason)
+            _logger.critical(
+                "%s: requests that need a session get HTTP 503; %s", reason, WITHOUT_SESSIONS
+            )
+        raise SessionStoreUnavailable("The sessions of this server are not where they belong.")
+    _accepted = found

@@ -2,45 +2,114 @@
 
 Core resolves it as a ``cached_property`` and drops the cached instance at times
 (``reset_cached_properties``), so the property is replaced, and gives one store for good.
+
+Another addon may have wrapped the application, or put a subclass in its place: what is patched is
+the class of the object that has the sessions.
 """
 
 import functools
 import inspect
 from typing import Any
 
-from odoo.http import Application, FilesystemSessionStore, Session, root
+from odoo import http
 
-from ..sessions import RedisSessionStore
-from .shape import require, require_signature
+from ..exceptions import ReplacedError
+from ..sessions import RedisSession, RedisSessionStore
+from . import in_force
+from .shape import name_of, replaced_by, require, require_own, require_signature
 
-# What only makes sense with files.
-_FILES_ONLY = {"get_session_filename", "list"}
 # What sessions.session.RedisSession.from_record sets.
 _SESSION_SLOTS = {"can_save", "_Session__data", "is_dirty", "is_new", "should_rotate", "sid"}
+_store: RedisSessionStore
 
 
 def check() -> None:
-    """Refuse an Odoo whose store does other things than ours."""
-    require(
-        isinstance(vars(Application).get("session_store"), functools.cached_property),
-        "Application.session_store is a cached_property",
-    )
-    require(set(Session.__slots__) == _SESSION_SLOTS, f"Session has {sorted(_SESSION_SLOTS)}")
-    for name, function in inspect.getmembers(FilesystemSessionStore, inspect.isfunction):
-        if name.startswith("_") or name in _FILES_ONLY:
-            continue
-        require(hasattr(RedisSessionStore, name), f"a session store has no method {name}")
-        ours = inspect.signature(getattr(RedisSessionStore, name))
-        require_signature(function, *ours.parameters)
+    """Refuse an Odoo whose store does other things than ours, or another addon's store."""
+    _require_odoos_own(_application())
+    require_own("odoo.http.Session", http.Session)
+    slots = set(http.Session.__slots__)
+    require(slots == _SESSION_SLOTS, f"Session has {sorted(_SESSION_SLOTS)}")
+    for name, function in _public(http.FilesystemSessionStore):
+        other = replaced_by(function)
+        if not hasattr(RedisSessionStore, name):
+            if other:
+                raise ReplacedError(f"{other} adds FilesystemSessionStore.{name}, for files only")
+            require(False, f"a session store has no method {name}")
+        elif not other:
+            ours = inspect.signature(getattr(RedisSessionStore, name))
+            require_signature(f"FilesystemSessionStore.{name}", function, *ours.parameters)
 
 
 def apply(store: RedisSessionStore) -> None:
     """Make ``odoo.http.root.session_store`` this store."""
+    global _store
+    _store = store
 
     def session_store(self: Any) -> RedisSessionStore:
         return store
 
+    application = _application()
     replaced = functools.cached_property(session_store)
-    replaced.__set_name__(Application, "session_store")
-    Application.session_store = replaced
-    vars(root).pop("session_store", None)
+    replaced.__set_name__(type(application), "session_store")
+    type(application).session_store = replaced
+    vars(application).pop("session_store", None)
+
+
+def elsewhere() -> str | None:
+    """Where sessions are kept if not in our store, as a sentence."""
+    try:
+        found = http.root.session_store
+    except Exception as error:
+        return f"{_who()} gives no sessions: {error!r}"
+    if not in_force.leads_to(found, _store):
+        return f"sessions are kept by {name_of(found)}, not in Redis"
+    if not issubclass(RedisSession, http.Session):
+        return f"odoo.http.Session was replaced by {name_of(http.Session)}"
+    return None
+
+
+def without_effect() -> list[str]:
+    """What other addons changed in Odoo's store, which is not in use; names."""
+    found = (
+        (name, replaced_by(function)) for name, function in _public(http.FilesystemSessionStore)
+    )
+    return [f"{other} (for FilesystemSessionStore.{name})" for name, other in found if other]
+
+
+def _application() -> Any:
+    """The application itself, whatever is wrapped around it."""
+    try:
+        return http.root.initialize.__self__
+    except AttributeError as error:
+        raise ReplacedError(
+            f"odoo.http.root was replaced by {name_of(http.root)}, which does not pass on its "
+            f"attributes: {error}"
+        ) from error
+
+
+def _require_odoos_own(application: Any) -> None:
+    """Refuse another addon's store: the sessions would be in two places."""
+    found = inspect.getattr_static(type(application), "session_store", None)
+    made_by = getattr(found, "func", getattr(found, "fget", found))
+    unused = "session_store" not in vars(application)
+    if replaced_by(made_by) is None and replaced_by(http.FilesystemSessionStore) is None and unused:
+        is_property = isinstance(found, functools.cached_property)
+        require(is_property, "Application.session_store is a cached_property")
+        return
+    try:
+        store = http.root.session_store
+    except Exception as error:
+        raise ReplacedError(f"{_who()} gives no sessions: {error!r}") from error
+    if name_of(store) != "odoo.http.FilesystemSessionStore":  # one that only may be another one's
+        raise ReplacedError(f"sessions are kept by {name_of(store)}, not in Redis")
+
+
+def _who() -> str:
+    """Who answers for ``odoo.http.root.session_store``."""
+    found = inspect.getattr_static(type(http.root), "session_store", None)
+    return name_of(getattr(found, "func", getattr(found, "fget", found)) or http.root)
+
+
+def _public(cls: Any) -> list[tuple[str, Any]]:
+    members = inspect.getmembers(cls, inspect.isfunction)
+    return [(name, function) for name, function in members if not name.startswith("_")]

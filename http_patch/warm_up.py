@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from odoo.http import root
+from odoo import http
 from odoo.modules.registry import Registry
 from odoo.service import server
 from odoo.tools import config
@@ -37,8 +37,8 @@ _LOOK = 0.02  # seconds between two looks whether there is an answer
 
 def check() -> None:
     """Refuse an Odoo whose servers load their databases, or whose workers begin, in another way."""
-    require_signature(server.preload_registries, "dbnames")
-    require_signature(server.WorkerHTTP.start, "self")
+    require_signature("preload_registries", server.preload_registries, "dbnames")
+    require_signature("WorkerHTTP.start", server.WorkerHTTP.start, "self")
     require(hasattr(Registry._lock, "_release_save"), "Registry._lock is an RLock")
     for kind, name in (server.Worker, "alive"), (server.ThreadedServer, "quit_signals_received"):
         attributes = kind.__init__.__code__.co_names
@@ -127,7 +127,7 @@ def _ask(database: str) -> None:
     Where a database is chosen by the name of the host alone, nobody is asked for.
     """
     try:
-        answer = Client(root).get(
+        answer = Client(http.root).get(
             "/web/login",
             headers={"X-Odoo-Database": database},
             environ_base={"REMOTE_ADDR": "127.0.0.1"},

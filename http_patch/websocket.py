@@ -19,12 +19,14 @@ from odoo.modules.registry import Registry
 from odoo.tools import file_path
 
 from ..sessions import SessionStoreUnavailable
+from . import in_force
 from . import registry as registry_patch
 from .shape import require_signatures_in
 
 _logger = logging.getLogger(__name__)
 
 _MODULE = "odoo.addons.bus.websocket"
+_acquire_cursor: Any = object()  # ours, once it is there
 
 
 def check() -> None:
@@ -39,16 +41,17 @@ def check() -> None:
 
 def apply() -> None:
     """Patch the module once it is there."""
-    Registry.new = classmethod(_then_patching(vars(Registry)["new"].__func__))
+    Registry.new = classmethod(_then_patching(in_force.of_class(vars(Registry)["new"])))
 
 
 def _then_patching(original: Any) -> Any:
     @functools.wraps(original)
     def new(cls: Any, *arguments: Any, **options: Any) -> Any:
+        global _acquire_cursor
         registry = original(cls, *arguments, **options)
         bus: Any = sys.modules.get(_MODULE)
-        if bus and not hasattr(bus.acquire_cursor, "_redis_original"):
-            bus.acquire_cursor = _letting_through(bus.acquire_cursor)
+        if bus and not in_force.leads_to(bus.acquire_cursor, _acquire_cursor):
+            _acquire_cursor = bus.acquire_cursor = _letting_through(bus.acquire_cursor)
             bus.Websocket._terminate = _whatever_comes_of_it(bus.Websocket._terminate)
         return registry
 
@@ -68,7 +71,6 @@ def _letting_through(original: Any) -> Any:
         if unavailable is not None:
             raise unavailable
 
-    acquire_cursor._redis_original = original  # type: ignore[attr-defined]
     return acquire_cursor
 
 

@@ -5,19 +5,22 @@ from typing import Any
 from odoo.http import Session
 
 from ..codec.session import SessionRecord
+from .activity import ActivityFile
 
 
 class RedisSession(Session):
     """An ``odoo.http.Session`` that remembers the record it was read from or saved to.
 
     :ivar record: None until it was read or saved
+    :ivar activity: None until an addon asks for its file
     """
 
-    __slots__ = ("record",)
+    __slots__ = ("activity", "record")
 
     def __init__(self, data: dict[str, Any], sid: str, new: bool = False) -> None:
         super().__init__(data, sid, new)
         self.record: SessionRecord | None = None
+        self.activity: ActivityFile | None = None
 
     @classmethod
     def from_record(cls, record: SessionRecord, sid: str) -> "RedisSession":
@@ -33,4 +36,5 @@ class RedisSession(Session):
         session.should_rotate = False
         session.sid = sid
         session.record = record
+        session.activity = None
         return session

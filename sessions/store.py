@@ -9,10 +9,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from odoo.http import SESSION_DELETION_TIMER, SESSION_LIFETIME, FilesystemSessionStore
+from odoo import http
+from odoo.http import FilesystemSessionStore
 from odoo.service import security
 from odoo.tools._vendor.sessions import SessionStore
 from psycopg2.pool import PoolError
@@ -36,6 +37,7 @@ from ..keys import (
     session_place,
 )
 from . import scripts
+from .activity import ActivityFile
 from .session import RedisSession
 
 _logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 # session ends that much early at the worst, and never late.
 ACTIVITY_FRACTION = 60
 ACTIVITY_INTERVAL = 60  # seconds
+TOUCHED_INTERVAL = 1  # seconds, where an addon ends sessions by a timeout of its own
 
 
 class SessionStoreUnavailable(RedisUnavailableError, ServiceUnavailable, PoolError):
@@ -58,8 +61,9 @@ class SessionStoreUnavailable(RedisUnavailableError, ServiceUnavailable, PoolErr
     ``bus/websocket.py`` closes a websocket for with TRY_LATER: the browser connects again.
     """
 
-    def __init__(self) -> None:
-        message = "The session server does not answer. Please try again in a moment."
+    def __init__(
+        self, message: str = "The session server does not answer. Please try again in a moment."
+    ) -> None:
         ServiceUnavailable.__init__(self, message, retry_after=RETRY_AFTER)
         self.args = (message,)
         self.error_response = Response(
@@ -67,6 +71,10 @@ class SessionStoreUnavailable(RedisUnavailableError, ServiceUnavailable, PoolErr
             status=503,
             headers={"Retry-After": str(RETRY_AFTER), "Cache-Control": "no-store"},
         )
+
+
+NO_FILES = "redis_session_ormcache: sessions are in Redis, not in files: {} cannot be had"
+_OF_FILES = {"path", "filename_template", "mode"}
 
 
 class _Lifetime(NamedTuple):
@@ -90,7 +98,10 @@ class RedisSessionStore(SessionStore):
     :param anonymous_ttl: seconds for sessions without a user; None: as the others
     :param lifetime_of: gives ``sessions.max_inactivity_seconds`` of a session's database, or None
         where it cannot be known now
+    :param session_at_hand: gives the session of the request that this thread serves, or None
     """
+
+    renew_missing = True  # a sid under which there is nothing is not taken over
 
     def __init__(
         self,
@@ -99,12 +110,14 @@ class RedisSessionStore(SessionStore):
         prefix: str,
         anonymous_ttl: int | None = None,
         lifetime_of: Callable[[Any], int | None] = lambda session: None,
+        session_at_hand: Callable[[], Any] = lambda: None,
     ) -> None:
         super().__init__(RedisSession)
         self._server = server
         self._prefix = prefix
         self._anonymous_ttl = anonymous_ttl
         self._lifetime_of = lifetime_of
+        self._session_at_hand = session_at_hand
         self._lifetimes: dict[str | None, _Lifetime] = {}
         self._refused = -REFUSALS_LOGGED  # when it was logged
 
@@ -179,15 +192,20 @@ class RedisSessionStore(SessionStore):
         """Note activity on a session: its timeout starts again.
 
         Coalesced, and without rewriting its content: a concurrent ``save`` is never undone. A
-        Redis that does not answer is passed over: the next activity will be noted.
+        Redis that does not answer is passed over: the next activity will be noted. Where an addon
+        has asked for the session's file, its request is activity if it has set the file's time.
 
         :return: the timeout in seconds if it was due, and noted now
         """
         record = getattr(session, "record", None)
         if record is None or record.superseded:
             return None
-        now = time.time()
-        if now - record.seen < min(record.ttl / ACTIVITY_FRACTION, ACTIVITY_INTERVAL):
+        interval = min(record.ttl / ACTIVITY_FRACTION, ACTIVITY_INTERVAL)
+        if session.activity is not None:
+            if not session.activity.is_touched():
+                return None
+            interval = min(interval, TOUCHED_INTERVAL)
+        if time.time() - record.seen < interval:
             return None
         place = self._place_of(session.sid)
         try:
@@ -217,7 +235,7 @@ class RedisSessionStore(SessionStore):
         """
         if "gc_previous_sessions" not in session or "next_sid" in session:
             return
-        if session["create_time"] + SESSION_DELETION_TIMER >= time.time():
+        if session["create_time"] + http.SESSION_DELETION_TIMER >= time.time():
             return
         was_dirty = session.is_dirty
         del session["gc_previous_sessions"]
@@ -238,7 +256,7 @@ class RedisSessionStore(SessionStore):
             identifier for identifier, exists in zip(valid, found, strict=True) if exists
         )
 
-    def delete_from_identifiers(self, identifiers: list[str]) -> None:
+    def delete_from_identifiers(self, identifiers: Sequence[str]) -> None:
         """Forget all sessions of these identifiers.
 
         :raises ValueError: when one is malformed; nothing is deleted then
@@ -249,7 +267,7 @@ class RedisSessionStore(SessionStore):
             )
         self._run_many("UNLINK", identifiers)
 
-    def vacuum(self, max_lifetime: int = SESSION_LIFETIME) -> None:
+    def vacuum(self, max_lifetime: int = http.SESSION_LIFETIME) -> None:
         """Learn the timeout of the current database; there is nothing to search for.
 
         Redis expires what is idle. Where the timeout was lowered, a session of this database, or of
@@ -264,6 +282,27 @@ class RedisSessionStore(SessionStore):
         """Take note of a database's ``sessions.max_inactivity_seconds``, as of now."""
         seconds = min(max(1, math.ceil(max_inactivity)), MAX_LIFETIME)
         self._lifetimes[db] = _Lifetime(seconds, time.time())
+
+    # -- for addons that know of files ------------------------------------------------------------
+
+    def get_session_filename(self, sid: str) -> str:
+        """A file with the time of the last activity of the request's session, for the request.
+
+        :raises NotImplementedError: for any other session: what would be done with its file, or
+            read from it, would not be the session's
+        """
+        session = self._session_at_hand()
+        if not isinstance(session, RedisSession) or session.sid != sid:
+            raise NotImplementedError(NO_FILES.format("get_session_filename of another session"))
+        if session.activity is None:
+            session.activity = ActivityFile(session.record.seen if session.record else time.time())
+        return session.activity.path
+
+    def __getattr__(self, name: str) -> Any:
+        """Say why, where an addon asks for what only a store of files has."""
+        if name in _OF_FILES:
+            raise AttributeError(NO_FILES.format(name), name=name, obj=self)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name}", name=name, obj=self)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -311,7 +350,7 @@ class RedisSessionStore(SessionStore):
             {
                 **session,
                 "next_sid": next_sid,
-                "deletion_time": time.time() + SESSION_DELETION_TIMER,
+                "deletion_time": time.time() + http.SESSION_DELETION_TIMER,
             },
             ttl,
         )
@@ -415,7 +454,7 @@ class RedisSessionStore(SessionStore):
         # What a vacuum says of sessions without a database is for those that are idle by then.
         db = data.get("db")
         learnt = self._lifetimes.get(db) if db else None
-        return learnt.seconds if learnt else SESSION_LIFETIME
+        return learnt.seconds if learnt else http.SESSION_LIFETIME
 
     def _is_expired(self, record: SessionRecord) -> bool:
         """Whether a record is idle too long by Python's clock.
@@ -445,7 +484,7 @@ class RedisSessionStore(SessionStore):
         except RedisUnavailableError as error:
             raise self._unavailable(error) from error
 
-    def _run_many(self, command: str, identifiers: list[str]) -> list[Any]:
+    def _run_many(self, command: str, identifiers: Sequence[str]) -> Sequence[Any]:
         """One ``command`` for the key of each identifier."""
         try:
             return self._server.execute_many(
@@ -461,3 +500,8 @@ class RedisSessionStore(SessionStore):
             self._refused = now
             _logger.warning("Refused: %s", error)
         return SessionStoreUnavailable()
+
+    # Last in the class, where the name means this.
+    def list(self) -> Sequence[str]:
+        """As Odoo's store: it looks for files of a former name, and finds none."""
+        return []

@@ -274,3 +274,10 @@ def test_methods_can_be_patched_on_the_instance(store, new_session):
         store.rotate(new_session(store), None)
     assert hasattr(store, "save")
     assert store.save is not save
+
+
+def test_a_listing_is_empty(store, new_session):
+    """Both: Odoo's store looks for files of a name that it no longer gives them."""
+    store.save(new_session(store))
+    assert store.list() == []
+    assert store.renew_missing

@@ -102,10 +102,18 @@ def test_a_store_that_is_away_ends_a_websockets_transaction(bus):
         assert cursor.fetchone() == (None,)
 
 
+def test_a_websockets_cursor_is_patched_once(bus):
+    """Another addon may wrap it, and more databases be loaded."""
+    ours = bus.acquire_cursor
+    bus.acquire_cursor = wrapper = functools.partial(ours)
+    websocket._then_patching(lambda cls: None)(None)
+    assert bus.acquire_cursor is wrapper
+
+
 def test_a_store_that_is_away_concerns_no_websocket_that_is_closed(bus):
     """What its models do when it was closed may ask the store."""
     bus.Websocket._terminate = lambda self: (_ for _ in ()).throw(SessionStoreUnavailable())
-    bus.acquire_cursor = bus.acquire_cursor._redis_original
+    websocket._acquire_cursor = object()
     websocket._then_patching(lambda cls: None)(None)
     bus.Websocket._terminate(None)
 

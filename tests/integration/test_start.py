@@ -413,6 +413,15 @@ def test_a_driver_of_another_shape_stops_the_server(tmp_path, change, told):
         assert warnings(outcome) == []
 
 
+def make_addon(tmp_path, name, code):
+    """An addon that runs code when it is imported; the folder it is in."""
+    addon = tmp_path / "addons" / name
+    addon.mkdir(parents=True)
+    (addon / "__manifest__.py").write_text("{'name': 'r', 'license': 'LGPL-3', 'author': 'x'}")
+    (addon / "__init__.py").write_text(f"import odoo.http\n{code}\n")
+    return addon.parent
+
+
 BUS = """
 import odoo.addons, pathlib
 bus = pathlib.Path(__file__).with_name("bus")
@@ -420,36 +429,41 @@ bus.mkdir()
 (bus / "websocket.py").write_text("{}")
 odoo.addons.__path__._path.insert(0, str(bus.parent))
 """
+# What is evaluated there is Odoo's own.
 SHAPES = {
-    "store": ("odoo.http.Application.session_store = None", "session_store is a cached_property"),
+    "store": (
+        "odoo.http.Application.session_store = property(own('lambda self: None'))",
+        "session_store is a cached_property",
+    ),
     "request": (
-        "odoo.http.Request._save_session = lambda self, env, more: None",
+        "odoo.http.Request._save_session = own('lambda self, env, more: None')",
         "takes (self, env), not ['self', 'env', 'more']",
     ),
     "new method": (
-        "odoo.http.FilesystemSessionStore.get_many = lambda self, sids: []",
+        "odoo.http.FilesystemSessionStore.get_many = own('lambda self, sids: []')",
         "a session store has no method get_many",
     ),
     "changed method": (
-        "odoo.http.FilesystemSessionStore.rotate = lambda self, session: None",
+        "odoo.http.FilesystemSessionStore.rotate = own('lambda self, session: None')",
         "not ['self', 'session']",
     ),
     "session": (
-        "odoo.http.Session = type('Session', (), {'__slots__': ('data',)})",
+        """odoo.http.Session = own("type('Session', (), {'__slots__': ('data',)})")""",
         "Session has",
     ),
     "lookup": (
         "import odoo.tools.cache\n"
-        "odoo.tools.cache.ormcache.lookup = lambda self, *args, **kwargs: self.method(*args)",
+        "lookup = own('lambda self, *args, **kwargs: self.method(*args)')\n"
+        "odoo.tools.cache.ormcache.lookup = lookup",
         "with ormcache = false it is not touched",
     ),
     "signals": (
         "from odoo.modules.registry import Registry\n"
-        "Registry.get_sequences = lambda self, cr: (0, {})",
+        "Registry.get_sequences = own('lambda self, cr: (0, {})')",
         "get_sequences",
     ),
     "savepoint": (
-        "import odoo.sql_db\nodoo.sql_db.Savepoint.rollback = lambda self, name: None",
+        "import odoo.sql_db\nodoo.sql_db.Savepoint.rollback = own('lambda self, name: None')",
         "not ['self', 'name']",
     ),
     "worker": (
@@ -481,13 +495,9 @@ SHAPES = {
 def test_an_odoo_of_another_shape_stops_the_server(tmp_path, redis, change):
     """A patched part that changed is found before anything is patched; the version is named."""
     code, told = SHAPES[change]
-    addon = tmp_path / "addons" / "reshape"
-    addon.mkdir(parents=True)
-    (addon / "__manifest__.py").write_text("{'name': 'r', 'license': 'LGPL-3', 'author': 'x'}")
-    (addon / "__init__.py").write_text(f"import odoo.http\n{code}\n")
-    outcome = start(
-        tmp_path, {"url": redis.url}, load=f"base,web,reshape,{ADDON}", path=[addon.parent]
-    )
+    own = "own = lambda expression: eval(expression, vars(odoo.http))"
+    path = make_addon(tmp_path, "reshape", f"{own}\n{code}")
+    outcome = start(tmp_path, {"url": redis.url}, load=f"base,web,reshape,{ADDON}", path=[path])
     assert_stopped(outcome, "Odoo 19.0", told)
 
 
@@ -496,7 +506,7 @@ def test_sessions_can_stay_in_files(tmp_path):
     off = {"session": "false", "ormcache": "false"}
     code, output = start(tmp_path, {**off, "url": "redis://127.0.0.1:1"})
     assert code == 0
-    assert "Sessions are stored in files" in output
+    assert "Sessions are not stored in Redis (session = false)" in output
     assert "The ormcache is not shared" in output
     assert "Redis at" not in output
 

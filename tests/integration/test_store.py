@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 import random
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -448,3 +451,84 @@ def test_hostile_sids_never_reach_redis(hostile):
     session = store.get(hostile)
     assert session.is_new
     assert session.sid != hostile
+
+
+# -- addons that know of files -------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(make_store, redis, new_session):
+    """A store, and the session of the request at hand, which was active an hour ago."""
+    at_hand = []
+    store = make_store(redis, session_at_hand=lambda: at_hand[-1] if at_hand else None)
+    with freeze_time() as clock:
+        clock.tick(-3600)
+        session = saved(store, new_session)
+    at_hand.append(store.get(session.sid))
+    return store, at_hand
+
+
+def test_the_file_of_a_session_has_the_time_of_its_activity(served):
+    """Of what all nodes know, not of a file of this node; and nothing of the session is in it."""
+    store, (session,) = served
+    path = store.get_session_filename(session.sid)
+    assert store.get_session_filename(session.sid) == path
+    assert os.path.getmtime(path) == pytest.approx(time.time() - 3600, abs=2)
+    content = Path(path).read_text()
+    assert "Redis" in content
+    assert session.sid not in content
+    assert session["db"] not in content
+    session.activity = None
+    assert not os.path.exists(path)
+
+
+def test_a_request_that_does_not_set_the_files_time_is_no_activity(served):
+    """The addon has its reasons: a path that is asked again and again, by nobody."""
+    store, at_hand = served
+    seen = at_hand[0].record.seen
+    store.get_session_filename(at_hand[0].sid)
+    assert store.touch(at_hand[0]) is None
+    at_hand.append(store.get(at_hand[0].sid))
+    assert at_hand[1].record.seen == seen
+    os.utime(store.get_session_filename(at_hand[1].sid))
+    assert store.touch(at_hand[1])
+    assert store.get(at_hand[0].sid).record.seen > seen + 3000
+
+
+def test_activity_is_noted_to_the_second_where_a_file_is_asked_for(served):
+    """The addon's timeout may be shorter than what is left out otherwise."""
+    store, at_hand = served
+    store.touch(at_hand[0])
+    with freeze_time() as clock:
+        clock.tick(2)
+        at_hand.append(store.get(at_hand[0].sid))
+        os.utime(store.get_session_filename(at_hand[1].sid))
+        assert store.touch(at_hand[1])
+        assert not store.touch(store.get(at_hand[0].sid))
+
+
+def test_a_file_that_is_removed_is_no_activity(served):
+    """Nor an error at the end of the request."""
+    store, (session,) = served
+    os.unlink(store.get_session_filename(session.sid))
+    assert store.touch(session) is None
+    session.activity = None
+
+
+@pytest.mark.parametrize("ask", ["other", "outside"])
+def test_another_sessions_file_is_refused(served, new_session, ask):
+    """To unlink it, or to read it, would not be what the addon means."""
+    store, at_hand = served
+    sid = saved(store, new_session).sid if ask == "other" else at_hand.pop().sid
+    with pytest.raises(NotImplementedError, match="sessions are in Redis, not in files"):
+        store.get_session_filename(sid)
+
+
+def test_what_only_files_have_is_refused_with_the_reason(redis_store):
+    """As an attribute that is not there, for those who ask whether it is."""
+    for name in ("path", "filename_template", "mode"):
+        assert not hasattr(redis_store, name)
+        with pytest.raises(AttributeError, match=f"in Redis, not in files: {name} cannot be had"):
+            getattr(redis_store, name)
+    with pytest.raises(AttributeError, match="no attribute nothing"):
+        redis_store.nothing  # noqa: B018

