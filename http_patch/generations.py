@@ -91,6 +91,28 @@ class Pin:
         )
 
 
+def own_state(generation: Generation, cursor: Any, table: str) -> str | None:
+    """The state of a model's table, as when a method of it was first missed in a generation.
+
+    :return: "" where there is no such table; None where it is too big to be read each time
+    """
+    if table not in generation.own_states:
+        with cursor._cnx.cursor() as own:  # the caller's counts Odoo's queries
+            own.execute(
+                "SELECT oid::regclass::text, pg_relation_size(oid) FROM pg_class WHERE relname = %s"
+                " AND relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace",
+                [table],
+            )
+            state: str | None = ""
+            for name, size in own.fetchall():
+                state = None
+                if size <= tables.MOST_BYTES:
+                    own.execute(tables.query([name]))
+                    [state] = own.fetchone() or (None,)
+        generation.own_states.setdefault(table, state)
+    return generation.own_states[table]
+
+
 def read_again(registry: Any) -> None:
     """Have the next check read the tables again, and clear what is older."""
     for pin in pins_of(registry).values():

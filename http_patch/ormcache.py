@@ -12,7 +12,7 @@ from odoo.http import _request_stack
 from odoo.tools import cache as odoo_cache
 from odoo.tools.cache import _COUNTERS, _logger, ormcache
 
-from ..ormcache import SharedOrmcache
+from ..ormcache import SharedOrmcache, tables
 from ..ormcache.policy import Method
 from ..ormcache.shared import Place
 from . import generations, in_force
@@ -99,8 +99,11 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         return value
     if not (method.local or registry_patch.has_invalidated(registry)):
         surroundings = _surroundings(method, model, args)
-        if surroundings is not None:
-            surroundings += (_translations(shared, method, model, args, kwargs),)
+        own_state: str | None = ""
+        if not (model._abstract or tables.covers(cache.cache_name, model._table)):
+            own_state = generations.own_state(generation, cursor, model._table)
+        if surroundings is not None and own_state is not None:
+            surroundings += (own_state, _translations(shared, method, model, args, kwargs))
             place = shared.place(transaction, generation, cache, method, key, surroundings)
 
     found = None

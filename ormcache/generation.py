@@ -87,6 +87,7 @@ class Generation:
     :param is_replica: whether a replica said so
     :ivar newest: per key, ``max(id)`` of its table; None when it is empty
     :ivar states: per container, the state of the tables that its values come from
+    :ivar own_states: the same of tables that are not among these, by name; None: too big to tell
     :ivar secret: the database's own; "" where it has none; None: it is not known
     :ivar is_past: whether its process has seen a later state of these tables with the same rows
     """
@@ -100,6 +101,7 @@ class Generation:
         "is_replica",
         "newest",
         "origin",
+        "own_states",
         "secret",
         "snapshot",
         "states",
@@ -122,6 +124,7 @@ class Generation:
         self.is_replica = is_replica
         self.snapshot = snapshot
         self.states: Mapping[str, str] = {}
+        self.own_states: dict[str, str | None] = {}
         self.secret: str | None = None
         self.is_past = False
         self._keys_of = keys_of

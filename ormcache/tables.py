@@ -97,7 +97,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
 """Per container, what its values are computed from, directly or by way of other cached values: SQL
 after ``FROM``. A table that changes without clearing the container has no place here, because each
 change would part the processes that started before from those that start after it; what is computed
-from such a table stays local (``policy.LOCAL_METHODS``)."""
+from such a table stays local (``policy.LOCAL_METHODS``).
+
+A method of any model is taken to read that model's own table too: where it is not listed here, its
+state is a part of the names of the method's fields."""
 
 _XMIN = "sum(age('3'::xid)::int8 - age(xmin))"  # age() is an integer; xmin itself can't be summed
 # The only columns that matter, where a table has others that change often.
@@ -107,6 +110,14 @@ _COLUMNS = {
         " sum(hashint8(id::int8 << 32 | company_id * 2 + active::int)::int8)"
     ),
 }
+
+
+MOST_BYTES = 16 * 2**20  # of a table whose state is asked for besides: 10 ms
+
+
+def covers(container: str, table: str) -> bool:
+    """Whether a container's sources have all rows of a table."""
+    return table in SOURCES.get(container, ())
 
 
 def existing(

@@ -55,7 +55,7 @@ class Cached:
     Odoo's methods be.
     """
 
-    _name = "cached"
+    _name, _abstract = "cached", True
 
     def __init__(self, pool, cr):
         self.pool = pool

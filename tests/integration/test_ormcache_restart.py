@@ -156,6 +156,30 @@ def test_what_has_nothing_to_do_with_a_change_is_shared(
     assert figures["_get_view_cache"]["found"] == 1
 
 
+def test_the_table_of_another_addons_model(redis, make_worker, make_stock, lone_database, postgres):
+    """A method that nobody has told of is taken to read its model's own table."""
+    worker = make_worker(redis, lone_database)
+    define = """
+        from odoo.tools import ormcache
+        cls = type(env["res.partner.category"])
+        def _count(self):
+            self.env.cr.execute("SELECT pg_sleep(0.001), count(*) FROM res_partner_category")
+            return self.env.cr.fetchone()[1]
+        if not hasattr(cls, "_count"):
+            _count.__qualname__ = "Category._count"
+            cls._count = ormcache()(_count)
+        result = env["res.partner.category"]._count()
+    """
+    before = worker.run(define)
+    second = make_worker(redis, lone_database)
+    assert second.run(define) == before
+    assert second.run(FIGURES)["_count"]["found"] == 1
+    postgres.sql(lone_database, "INSERT INTO res_partner_category (name) VALUES ('{}')")
+    assert make_worker(redis, lone_database).run(define) == before + 1
+    assert make_stock(lone_database).run(define) == before + 1
+    assert worker.run(define) == before
+
+
 def odoo(worker, *words, **options):
     """One of Odoo's commands, with the configuration of a worker."""
     command = [*odoo_command(), words[0], *words[1:], "-c", worker.log.with_name("odoo.conf")]

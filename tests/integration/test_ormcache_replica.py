@@ -1,0 +1,93 @@
+"""A database and a replica of it: what their rows say of signals is the same, whoever wrote them."""
+
+import subprocess
+
+import pytest
+
+from odoo.addons.redis_session_ormcache.tests.support.cached import LOOK, MANY, figures
+from stack.provision.environment import postgres_bin
+from stack.servers import LOAD, PostgreSQL
+
+LOADED = "Registry loaded"
+
+
+@pytest.fixture
+def primary(tmp_path):
+    """A server that can tell others what changes."""
+    config = {"wal_level": "logical"}
+    with PostgreSQL(tmp_path / "primary", config=config) as server:
+        yield server
+    server.remove()
+
+
+@pytest.fixture
+def logical_replica(primary, tmp_path, lone_database, postgres):
+    """A server that is told of each change, and writes it in transactions of its own."""
+    with PostgreSQL(tmp_path / "replica") as server:
+        for target in (primary, server):
+            copy(postgres, target, lone_database)
+        primary.sql(lone_database, "CREATE PUBLICATION all_of_it FOR ALL TABLES")
+        server.sql(
+            lone_database,
+            f"CREATE SUBSCRIPTION all_of_it CONNECTION 'host={primary.host} port={primary.port}"
+            f" user={primary.user} dbname={lone_database}' PUBLICATION all_of_it"
+            " WITH (copy_data = false)",
+        )
+        yield server
+        server.sql(lone_database, "DROP SUBSCRIPTION all_of_it")
+    server.remove()
+
+
+def copy(source, target, database):
+    """A dump of a database, restored on another server."""
+    env = source.environment()
+    programs = postgres_bin()
+    target.createdb(database)
+    dump, restore = (
+        [str(programs / program), "-h", server.host, "-p", str(server.port), "-U", server.user]
+        for program, server in (("pg_dump", source), ("psql", target))
+    )
+    with subprocess.Popen([*dump, database], env=env, stdout=subprocess.PIPE) as dumping:
+        subprocess.run(
+            [*restore, "-Xq", "-v", "ON_ERROR_STOP=1", "-d", database],
+            env=env,
+            stdin=dumping.stdout,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+    assert dumping.returncode == 0
+
+
+def test_a_logical_replica_causes_no_reload(
+    redis, make_worker, primary, logical_replica, lone_database
+):
+    """Requests on one and the other load the registry as often as in stock Odoo: once."""
+    config = {"db_replica_host": logical_replica.host, "db_replica_port": logical_replica.port}
+    loads = []
+    for load in (LOAD, "base,web"):
+        worker = make_worker(redis, lone_database, load=load, postgres=primary, config=config)
+        for number in range(20):
+            found = worker.run("result = cr.readonly", readonly=bool(number % 2))
+            assert found == bool(number % 2)
+            worker.run(LOOK, readonly=bool(number % 2))
+        loads.append(worker.log.read_text().count(LOADED))
+    assert loads == [1, 1]
+
+
+def test_what_is_signalled_reaches_readers_of_a_replica(
+    redis, make_worker, primary, logical_replica, lone_database
+):
+    """And values computed on the one and the other are shared, each among its own."""
+    config = {"db_replica_host": logical_replica.host, "db_replica_port": logical_replica.port}
+    options = {"postgres": primary, "config": config}
+    first = make_worker(redis, lone_database, **options)
+    second = make_worker(redis, lone_database, **options)
+    for readonly in (True, False):
+        assert first.run(LOOK, readonly=readonly) == second.run(LOOK, readonly=readonly)
+    assert figures(second)["found"] >= MANY
+    first.run("env['res.lang']._lang_get('en_US').name = 'Changed'")
+    look = "result = env['res.lang']._get_active_by('code')['en_US']['name']"
+    names = [second.run(look, readonly=True) for _ in range(50)]
+    assert names[-1] == "Changed"
+    assert second.run(look, readonly=False) == "Changed"
+    assert second.log.read_text().count(LOADED) == 1
