@@ -18,6 +18,15 @@ if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[#ARGV]) then
 end
 """
 
+# What a key of another type holds is nobody's session. Another error says nothing of what is there.
+_CURRENT = """
+local current = redis.pcall('HGET', KEYS[1], ARGV[1])
+local is_foreign = type(current) == 'table'
+if is_foreign and not string.find(current.err, 'WRONGTYPE', 1, true) then
+    return current
+end
+"""
+
 # Asks for a field as one who changes it: a replica, which may not have it yet, refuses, and so does
 # a primary that was told to do nothing without its replicas. ARGV: field
 FIND = Script("""
@@ -30,9 +39,9 @@ return redis.call('HGET', KEYS[1], ARGV[1])
 # not to change how long its sessions live, or end them.
 SAVE = Script(
     _IN_TIME
+    + _CURRENT
     + """
-local current = redis.pcall('HGET', KEYS[1], ARGV[1])
-if type(current) == 'table' then
+if is_foreign then
     redis.call('UNLINK', KEYS[1])
     current = false
 end
@@ -59,9 +68,9 @@ return 'saved'
 # the deadline
 EXCHANGE = Script(
     _IN_TIME
+    + _CURRENT
     + """
-local current = redis.pcall('HGET', KEYS[1], ARGV[1])
-if type(current) == 'table' then
+if is_foreign then
     redis.call('UNLINK', KEYS[1])
     current = false
 end
@@ -79,9 +88,10 @@ LEAVE = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
 
 # ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one with all
 # its family.
-DELETE = Script("""
-local current = redis.pcall('HGET', KEYS[1], ARGV[1])
-if type(current) ~= 'table' then
+DELETE = Script(
+    _CURRENT
+    + """
+if not is_foreign then
     if not current or (ARGV[2] ~= '' and current ~= ARGV[2]) then
         return 0
     end
@@ -90,4 +100,5 @@ if type(current) ~= 'table' then
     end
 end
 return redis.call('UNLINK', KEYS[1])
-""")
+"""
+)

@@ -468,7 +468,7 @@ SHAPES = {
     ),
     "worker": (
         "import odoo.service.server\n"
-        "odoo.service.server.WorkerHTTP.start = lambda self, multi: None",
+        "odoo.service.server.WorkerHTTP.start = own('lambda self, multi: None')",
         "not ['self', 'multi']",
     ),
     "stop of a worker": (

@@ -440,3 +440,33 @@ def test_an_emptied_redis_asks_to_log_in_again(own_redis, make_node, database):
     assert response.status_code == 303
     assert "/web/login" in response.headers["Location"]
     assert browser.login(node)
+
+
+@pytest.mark.parametrize("act", ["save", "rotate"])
+def test_a_rule_that_forbids_reading_ends_no_session(
+    own_redis, make_store, new_session, raw_own, act
+):
+    """An error that tells nothing of a session is not taken for one that is not there."""
+    store = make_store(own_redis)
+    session = new_session(store)
+    store.save(session)
+    raw_own.execute_command("ACL", "SETUSER", "default", "-hget")
+    try:
+        with pytest.raises(SessionStoreUnavailable):
+            if act == "save":
+                session["mark"] = "changed"
+                store.save(session)
+            else:
+                store.rotate(session, None, soft=True)
+    finally:
+        raw_own.execute_command("ACL", "SETUSER", "default", "+hget")
+    assert not store.get(session.sid).is_new
+
+
+@pytest.fixture
+def raw_own(own_redis):
+    """A plain client of the Redis that a test may break."""
+    import redis as driver
+
+    with driver.Redis.from_url(own_redis.url) as client:
+        yield client
