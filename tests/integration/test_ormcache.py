@@ -36,7 +36,7 @@ def test_a_server_has_answered_once_before_it_serves(redis, raw, make_node, lone
     def maps():
         return node.log.read_text().count("Generating routing map")
 
-    assert until(lambda: maps() == 2)
+    until(lambda: maps() == 2, "that both workers have answered")
     assert set(raw.keys("odoo:session:*")) <= sessions  # those of other tests may end meanwhile
     for _ in range(8):
         assert requests.get(f"{node.url}/web/login", timeout=30).ok
