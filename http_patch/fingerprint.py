@@ -60,6 +60,19 @@ class File(NamedTuple):
     told: tuple[int, ...]
 
 
+class Folder(NamedTuple):
+    """A folder's files, as they were when first asked for.
+
+    :param told: changes with their contents
+    :param places: changes with their paths and dates
+    """
+
+    path: str
+    files: int
+    told: bytes
+    places: bytes
+
+
 class Fingerprint:
     """What is common to the processes that share values of one database.
 
@@ -72,8 +85,12 @@ class Fingerprint:
         self.modules = tuple(sorted({*modules, *config["server_wide_modules"]}))
         self._remember = remember
         self._languages: dict[str, bytes] = {}
-        found = {name: _files(folder) for name, folder in self._folders()}
-        digests = self._contents(b"files", list(found.values()))
+        found = dict(self._folders())
+        joined = remember(
+            b"files" + _digest(b"".join(folder.told for folder in found.values())),
+            lambda: b"".join(_content(_walk(folder.path)) for folder in found.values()),
+        )
+        digests = [joined[start : start + _DIGEST] for start in range(0, len(joined), _DIGEST)]
         self.parts = dict(zip(found, digests, strict=True))
         environment = (
             FORMAT,
@@ -84,11 +101,9 @@ class Fingerprint:
             [str(config[option]) for option in _OPTIONS],
         )
         self.content = _digest(repr((environment, self.parts)).encode())
-        self.places = _digest(
-            repr([(file.path, file.told[3]) for files in found.values() for file in files]).encode()
-        )
-        self.count = sum(map(len, found.values()))
-        self._roots = {f"{Path(folder).parent}/".encode() for _name, folder in self._folders()}
+        self.places = _digest(b"".join(folder.places for folder in found.values()))
+        self.count = sum(folder.files for folder in found.values())
+        self._roots = {f"{Path(folder.path).parent}/".encode() for folder in found.values()}
 
     def __str__(self) -> str:
         return self.content.hex()[:16]
@@ -122,27 +137,17 @@ class Fingerprint:
                     with contextlib.suppress(OSError):
                         name = "/".join((module, *Path(path).parts[-2:]))
                         files.append(_file(name, path, os.stat(path)))
-            found = self._contents(b"translations", [files])[0] if files else b""
+            told = _digest(repr([(file.path, file.told) for file in files]).encode())
+            found = self._remember(b"terms" + told, lambda: _content(files)) if files else b""
             if len(self._languages) < _MOST_LANGUAGES:
                 self._languages[language] = found
         return found
 
-    def _folders(self) -> Iterator[tuple[str, str]]:
-        yield "odoo", _CORE
+    def _folders(self) -> Iterator[tuple[str, Folder]]:
+        yield "odoo", _folder(_CORE)
         for name in self.modules:
             if path := get_module_path(name, display_warning=False):
-                yield name, path
-
-    def _contents(self, what: bytes, found: list[list[File]]) -> list[bytes]:
-        """A digest of the content of each list of files."""
-        told = repr([[(file.path, file.told) for file in files] for files in found]).encode()
-        joined = self._remember(
-            what + sha256(told).digest(), lambda: b"".join(_content(files) for files in found)
-        )
-        digests = [joined[start : start + _DIGEST] for start in range(0, len(joined), _DIGEST)]
-        if len(digests) != len(found):
-            digests = [_content(files) for files in found]
-        return digests
+                yield name, _folder(path)
 
 
 def _digest(data: bytes) -> bytes:
@@ -160,16 +165,21 @@ def _packages() -> tuple[str, ...]:
 
 
 @functools.cache
-def _files(folder: str) -> list[File]:
-    """The files of a folder, as they are when first asked for.
+def _folder(path: str) -> Folder:
+    told, places, count = sha256(), sha256(), 0
+    for file in _walk(path):
+        count += 1
+        told.update(repr((file.path, file.told)).encode())
+        places.update(repr((file.path, file.told[3])).encode())
+    return Folder(path, count, told.digest(), places.digest())
+
+
+def _walk(
+    folder: str, prefix: str = "", parents: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[File]:
+    """The files in a folder and in those below it, in the order of their names.
 
     A file that cannot be read, or a link to nowhere, is passed over: Odoo cannot read it either.
-    """
-    return list(_walk(folder, "", frozenset()))
-
-
-def _walk(folder: str, prefix: str, parents: frozenset[tuple[int, int]]) -> Iterator[File]:
-    """The files in a folder and in those below it, in the order of their names.
 
     :param prefix: of their names
     :param parents: the folders that it is in: a link may lead back to one
@@ -202,7 +212,7 @@ def _file(name: str, path: str, status: os.stat_result) -> File:
     return File(name, path, told)
 
 
-def _content(files: list[File]) -> bytes:
+def _content(files: Iterable[File]) -> bytes:
     """A digest of names and contents."""
     digest = sha256()
     for file in files:

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -34,6 +35,10 @@ _VERIFY_EVERY = 60.0  # seconds; in a process that serves nothing less often
 _LOCK_TIMEOUT = 100  # milliseconds: an upgrade may hold a table's lock for minutes
 
 _QUERY = query(KEYS)
+_TABLES = (
+    "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND relkind IN ('r', 'p')"
+    " AND relnamespace = current_schema()::regnamespace"
+)
 
 
 def read_generation(registry: Any, cursor: Any) -> Generation:
@@ -89,28 +94,6 @@ class Pin:
             and self.process == os.getpid()
             and not is_earlier(snapshot, self.generation.snapshot)
         )
-
-
-def own_state(generation: Generation, cursor: Any, table: str) -> str | None:
-    """The state of a model's table, as when a method of it was first missed in a generation.
-
-    :return: "" where there is no such table; None where it is too big to be read each time
-    """
-    if table not in generation.own_states:
-        with cursor._cnx.cursor() as own:  # the caller's counts Odoo's queries
-            own.execute(
-                "SELECT oid::regclass::text, pg_relation_size(oid) FROM pg_class WHERE relname = %s"
-                " AND relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace",
-                [table],
-            )
-            state: str | None = ""
-            for name, size in own.fetchall():
-                state = None
-                if size <= tables.MOST_BYTES:
-                    own.execute(tables.query([name]))
-                    [state] = own.fetchone() or (None,)
-        generation.own_states.setdefault(table, state)
-    return generation.own_states[table]
 
 
 def read_again(registry: Any) -> None:
@@ -187,15 +170,10 @@ def read_states(database: str, cursor: Any) -> tuple[dict[str, str], str | None]
     """
     if config["test_enable"]:
         return {}, None
-    with cursor._cnx.cursor() as own:  # the caller's counts Odoo's queries
-        own.execute(f"SAVEPOINT redis_states; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}ms'")
-        try:
+    try:
+        with _aside(cursor) as own:
             names = set(map(tables.table_of, itertools.chain(*tables.SOURCES.values())))
-            own.execute(
-                "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND relkind IN ('r', 'p')"
-                " AND relnamespace = current_schema()::regnamespace",
-                [[*names, _PARAMETERS]],
-            )
+            own.execute(_TABLES, [[*names, _PARAMETERS]])
             there = {name for (name,) in own.fetchall()}
             sources = tables.existing(tables.SOURCES, there)
             wanted = list(dict.fromkeys(itertools.chain(*sources.values())))
@@ -206,8 +184,40 @@ def read_states(database: str, cursor: Any) -> tuple[dict[str, str], str | None]
                 own.execute(f"SELECT value FROM {_PARAMETERS} WHERE key = 'database.secret'")
                 secret = (own.fetchone() or ("",))[0] or ""
             return states, secret
-        except psycopg2.Error as error:
-            _logger.warning("%s: nothing is shared until the next signal: %s", database, error)
-            return dict.fromkeys(tables.SOURCES, os.urandom(16).hex()), None
+    except psycopg2.Error as error:
+        _logger.warning("%s: nothing is shared until the next signal: %s", database, error)
+        return dict.fromkeys(tables.SOURCES, os.urandom(16).hex()), None
+
+
+def own_state(generation: Generation, cursor: Any, table: str) -> str | None:
+    """The state of a model's table, as when a method of it was first missed in a generation.
+
+    :return: "" where there is no such table; None where it is too big to be read each time, or
+        cannot be read
+    """
+    if table not in generation.own_states:
+        state: str | None = None
+        with contextlib.suppress(psycopg2.Error), _aside(cursor) as own:
+            own.execute(f"{_TABLES} AND pg_relation_size(oid) <= %s", [[table], tables.MOST_BYTES])
+            if own.fetchall():
+                own.execute(tables.query([table]))
+                [state] = own.fetchone() or (None,)
+            else:
+                own.execute(_TABLES, [[table]])
+                state = None if own.fetchall() else ""
+        generation.own_states.setdefault(table, state)
+    return generation.own_states[table]
+
+
+@contextlib.contextmanager
+def _aside(cursor: Any) -> Iterator[Any]:
+    """A cursor to read with, that leaves the transaction as it was, also when that fails.
+
+    It does not count as Odoo's, nor waits for a lock.
+    """
+    with cursor._cnx.cursor() as own:
+        own.execute(f"SAVEPOINT redis_states; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}ms'")
+        try:
+            yield own
         finally:
             own.execute("ROLLBACK TO redis_states; RELEASE redis_states")

@@ -1,4 +1,4 @@
-"""A database and a replica of it: what their rows say of signals is the same, whoever wrote them."""
+"""A primary and its replica: signals are compared by what they say, not by who wrote them."""
 
 import subprocess
 
