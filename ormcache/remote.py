@@ -3,8 +3,14 @@
 Redis trouble never reaches the caller: a read gives nothing, a write is dropped. The breaker of the
 server is what keeps it short; a server that answers but refuses writes is left alone for a while.
 
-In a hash, ``#`` counts the bytes of its values, and a field whose value starts with ``!`` is
-claimed: somebody is computing it. Every other value is sealed: here none can be read or made.
+In a hash, ``#`` counts the bytes of its values, and ``#`` with a method's tag the entries and bytes
+of that method, whose fields start with its tag. A field whose value starts with ``!`` is claimed:
+somebody is computing it. Every other value is sealed: here none can be read or made.
+
+Anybody may choose the keys of some methods, and of how many is known of none. So a method takes up
+to three times what it leaves free, in entries and in bytes; past that, a new value takes the place
+of others of the same method, whichever they are. However many values some methods have, there is
+room for those of another one, and for a method's newest.
 """
 
 import logging
@@ -22,26 +28,54 @@ RETIRED_TTL = 60  # seconds from the first sight of a newer generation
 LEASE = 2000  # milliseconds that one who computes may take, for the others
 MAX_ENTRIES = 50_000  # of one hash
 MAX_WHOLE = 8 * 2**20  # bytes: a bigger hash is not fetched whole
+_SHARE = 3  # times what is free that a method may take
+_LOOKS, _SAMPLE = 32, 64  # for others of a method: so often, at so many fields of the hash
 _REFUSED_PAUSE = 15.0  # seconds without a write, after one was refused
 
+TAG_LENGTH = 6  # of a method's tag, in hexadecimal digits, with which its fields start
 _SIZE = b"#"
 _CLAIM = b"!"
+_COUNT = b"#"  # what a method's count starts with
+
+# share(field): the name of its method's count, and what it says: entries and bytes
+_SHARES = f"""
+local function share(field)
+    local name = '#' .. string.sub(field, 1, {TAG_LENGTH})
+    local said = redis.call('HGET', KEYS[1], name) or ''
+    local entries, bytes = string.match(said, '^#(%d+) (%d+)$')
+    return name, tonumber(entries or 0), tonumber(bytes or 0)
+end
+local function note(name, entries, bytes)
+    if entries > 0 then
+        redis.call('HSET', KEYS[1], name, string.format('#%.0f %.0f', entries, math.max(bytes, 0)))
+    else
+        redis.call('HDEL', KEYS[1], name)
+    end
+end
+local function is_claim(value)
+    return string.sub(value, 1, 1) == '!'
+end
+"""
 
 # Answers with the value; 0 when somebody is computing it; 1 when it is the caller's to compute.
 # ARGV: field, the caller's mark, lease (ms), ttl (s), most entries
-_ASK = Script("""
+_ASK = Script(f"""{_SHARES}
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if value then
-    if string.sub(value, 1, 1) ~= '!' then
+    if not is_claim(value) then
         return value
     end
     if tonumber(string.match(value, '^!(%d+)') or 0) > now then
         return 0
     end
-elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
-    return 1
+else
+    local name, entries, bytes = share(ARGV[1])
+    if entries + 1 > {_SHARE} * (tonumber(ARGV[5]) - redis.call('HLEN', KEYS[1]) - 1) then
+        return 1
+    end
+    note(name, entries + 1, bytes)
 end
 redis.call('HSET', KEYS[1], ARGV[1], '!' .. string.format('%.0f', now + ARGV[3]) .. ARGV[2])
 if redis.call('TTL', KEYS[1]) < 0 then
@@ -51,25 +85,55 @@ return 1
 """)
 
 # ARGV: ttl (s), most bytes, most entries, then fields and values. Answers how many were stored.
-_PUBLISH = Script("""
+_PUBLISH = Script(f"""{_SHARES}
 local size = tonumber(redis.call('HGET', KEYS[1], '#') or 0)
-local entries = redis.call('HLEN', KEYS[1])
-local stored = {}
+-- Removes other fields of the same method until there are so many less, and so many bytes.
+local function make_room(field, entries, bytes)
+    local less, shorter = 0, 0
+    for look = 1, {_LOOKS} do
+        local sample = math.min(2 ^ (look + 1), {_SAMPLE})
+        for _, other in ipairs(redis.call('HRANDFIELD', KEYS[1], sample)) do
+            if less >= entries and shorter >= bytes then
+                return less, shorter
+            end
+            if other ~= field and string.sub(other, 1, {TAG_LENGTH})
+                    == string.sub(field, 1, {TAG_LENGTH}) then
+                local value = redis.call('HGET', KEYS[1], other)
+                redis.call('HDEL', KEYS[1], other)
+                less = less + 1
+                shorter = shorter + (is_claim(value) and 0 or #value)
+            end
+        end
+    end
+    return less, shorter
+end
+local stored = {{}}
 for i = 4, #ARGV, 2 do
-    local old = redis.call('HSTRLEN', KEYS[1], ARGV[i])
-    local exists = old > 0
-    if exists and redis.call('HGET', KEYS[1], ARGV[i]):sub(1, 1) == '!' then
-        old = 0
+    local field, value = ARGV[i], ARGV[i + 1]
+    local old = redis.call('HGET', KEYS[1], field)
+    local more = old and 0 or 1
+    local longer = #value - ((old and not is_claim(old)) and #old or 0)
+    local name, entries, bytes = share(field)
+    -- By how much there would be too many, and too much, of the method's: to be removed before.
+    local too_many, too_long = 0, 0
+    if entries + more > {_SHARE} * (tonumber(ARGV[3]) - redis.call('HLEN', KEYS[1]) - more) then
+        too_many = more
     end
-    local new = size + #ARGV[i + 1] - old
-    if new <= tonumber(ARGV[2]) and (exists or entries < tonumber(ARGV[3])) then
-        redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-        size = new
-        entries = entries + (exists and 0 or 1)
-        stored[#stored + 1] = 1
-    else
-        stored[#stored + 1] = 0
+    if bytes + longer > {_SHARE} * (tonumber(ARGV[2]) - size - longer) then
+        too_long = math.max(longer, 0)
     end
+    local less, shorter = 0, 0
+    if too_many > 0 or too_long > 0 then
+        less, shorter = make_room(field, too_many, too_long)
+        entries, bytes, size = entries - less, bytes - shorter, size - shorter
+    end
+    local fits = less >= too_many and shorter >= too_long
+    if fits then
+        redis.call('HSET', KEYS[1], field, value)
+        entries, bytes, size = entries + more, bytes + longer, size + longer
+    end
+    note(name, entries, bytes)
+    stored[#stored + 1] = fits and 1 or 0
 end
 redis.call('HSET', KEYS[1], '#', string.format('%.0f', size))
 if redis.call('TTL', KEYS[1]) < 0 then
@@ -79,11 +143,13 @@ return stored
 """)
 
 # Lets others compute at once what the caller claimed. ARGV: the caller's mark, then fields
-_RELEASE = Script("""
+_RELEASE = Script(f"""{_SHARES}
 for i = 2, #ARGV do
     local value = redis.call('HGET', KEYS[1], ARGV[i])
-    if value and string.sub(value, 1, 1) == '!' and string.sub(value, -#ARGV[1]) == ARGV[1] then
+    if value and is_claim(value) and string.sub(value, -#ARGV[1]) == ARGV[1] then
         redis.call('HDEL', KEYS[1], ARGV[i])
+        local name, entries, bytes = share(ARGV[i])
+        note(name, entries - 1, bytes)
     end
 end
 """)
@@ -125,7 +191,9 @@ class RemoteTier:
         field, value = b"check", b"=check"
         self._server.evaluate(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
         self._server.evaluate(_RELEASE, key, self._mark, field)
-        self._server.evaluate(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, field, value)
+        for most in (MAX_ENTRIES, 0):  # the second time others make room
+            self._server.evaluate(_PUBLISH, key, TTL, self._max_bytes, most, field, value)
+            field += b"2"
         self._server.execute("HGET", key, _SIZE)
         self._server.execute("HGETALL", key)
         self._server.execute("EXPIRE", key, 1)
@@ -139,7 +207,8 @@ class RemoteTier:
             answer = self._execute("HGETALL", key) or []
             values = dict(zip(answer[::2], answer[1::2], strict=True))
             values.pop(_SIZE, None)
-            return {field: value for field, value in values.items() if not value.startswith(_CLAIM)}
+            own = _CLAIM, _COUNT
+            return {field: value for field, value in values.items() if not value.startswith(own)}
         except (ValueError, TypeError, AttributeError) as error:  # whatever somebody put there
             _logger.debug("Nothing read: %s", error)
             return {}

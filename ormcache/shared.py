@@ -23,7 +23,7 @@ from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableErr
 from .counters import COUNTERS, Counter
 from .generation import REGISTRY, Generation, Ids
 from .policy import Method
-from .remote import RemoteTier
+from .remote import TAG_LENGTH, RemoteTier
 from .transaction import Entry, Hash, Transaction
 
 _logger = logging.getLogger(__name__)
@@ -261,7 +261,7 @@ class SharedOrmcache:
         counter = COUNTERS[self._database, method.name]
         surroundings = (*surroundings, self.code.places if method.holds_places else b"")
         try:
-            field = vault.digest(key_bytes((method.name, key[0], key[2:], surroundings)))
+            key_digest = vault.digest(key_bytes((method.name, key[0], key[2:], surroundings)))
         except NotShareableError as error:
             counter.rejected += 1
             method.refuse(str(error))
@@ -269,7 +269,8 @@ class SharedOrmcache:
         hash_ = self._hash(cache.cache_name, generation, transaction, vault)
         if hash_ is None:
             return None
-        return Place(transaction, generation, vault, hash_, field, method, counter)
+        tag = vault.digest(method.name.encode()).hex()[:TAG_LENGTH].encode()
+        return Place(transaction, generation, vault, hash_, tag + key_digest, method, counter)
 
     def load(self, place: Place, model: Any) -> tuple[Any] | None:
         """The value from tier 2, in a tuple; None: the caller is to compute it."""

@@ -756,7 +756,7 @@ class Cluster:
             (key, field)
             for key in sorted(self.raw.keys("*"), key=lambda key: key.split(b":")[3])
             for field in sorted(self.raw.hkeys(key))
-            if field != b"#"
+            if not field.startswith(b"#")
         ]
 
     def lose_everything(self):

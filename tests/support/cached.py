@@ -32,9 +32,11 @@ def figures(worker):
 
 
 def hashes(raw, database):
-    """{key: {field: value}} of all hashes of a database, without their sizes and claims."""
+    """{key: {field: value}} of all hashes of a database, without their counts and claims."""
     found = {}
     for key in raw.scan_iter(f"*:ormcache:{database}:*:*"):
         values = raw.hgetall(key)
-        found[key] = {f: v for f, v in values.items() if f != b"#" and not v.startswith(b"!")}
+        found[key] = {
+            f: v for f, v in values.items() if not (f.startswith(b"#") or v.startswith(b"!"))
+        }
     return found
