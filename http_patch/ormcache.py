@@ -13,6 +13,7 @@ from odoo.tools import cache as odoo_cache
 from odoo.tools.cache import _COUNTERS, _logger, ormcache
 
 from ..ormcache import SharedOrmcache, tables
+from ..ormcache.originals import EDITED, Digest, digest
 from ..ormcache.policy import Method
 from ..ormcache.shared import Place
 from . import generations, in_force
@@ -32,6 +33,7 @@ def apply() -> None:
     in_force.put(in_force.ORMCACHE, odoo_cache, "ormcache.lookup", lookup)
 
 
+_LOOKUPS = "_ormcache_lookups"  # where core keeps what a cursor looked up
 _computing: dict[Any, Callable[..., Any]] = {}  # per cached function, what is called instead
 
 
@@ -106,18 +108,17 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
             surroundings += (own_state, _translations(shared, method, model, args, kwargs))
             place = shared.place(transaction, generation, cache, method, key, surroundings)
 
-    found = None
-    if place is None:
-        value, _cost = _compute(cache, counter, *args, **kwargs)
-    elif not _is_given(kwargs) and (found := shared.load(place, model)):
-        value = found[0]
+    found, original = None, EDITED
+    if place is not None and not _is_given(kwargs) and (found := shared.load(place, model)):
+        value, original = found[0], digest(found[0])
     else:
-        value = _compute_and_share(shared, place, cache, counter, *args, **kwargs)
+        value, original = _compute_and_share(shared, place, cache, counter, *args, **kwargs)
     if found is None:
         registry_patch.fills(registry, cursor)
     if not registry_patch.put(registry, cursor, lru, key, value):
         cursor.cache.pop("_compile_batch_", None)
         return value
+    shared.originals.keep(lru, key, original)
     if found is None:
         registry_patch.filled(registry, cursor, cache.cache_name, key)
     # What another thread undid is cleared, before or now. And all of it: without one template, a
@@ -174,26 +175,74 @@ def _compute(cache: Any, counter: Any, /, *args: Any, **kwargs: Any) -> tuple[An
     return value, cost
 
 
+class _Lookups:
+    """Stands for what core keeps of a cursor's lookups while a value is computed, and notes them.
+
+    Not those of the values that are computed meanwhile, which have one of their own.
+
+    :ivar keys: of what was looked up
+    :ivar complete: whether that is all; after a rollback the cursor keeps nothing of before
+    """
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._outer = cursor.cache.get(_LOOKUPS, set())
+        is_nested = isinstance(self._outer, _Lookups)
+        self._known: set[Any] = self._outer._known if is_nested else self._outer
+        self.keys: set[Any] = set()
+        self.complete = False
+
+    def __enter__(self) -> "_Lookups":
+        self._cursor.cache[_LOOKUPS] = self
+        return self
+
+    def __exit__(self, raised: object, *_rest: object) -> None:
+        self.complete = self._cursor.cache.get(_LOOKUPS) is self
+        if self.complete:
+            self._cursor.cache[_LOOKUPS] = self._outer
+        if raised and isinstance(self._outer, _Lookups):  # who looked that up may make do without
+            self._outer.keys |= self.keys
+
+    def __contains__(self, key: Any) -> bool:
+        self.keys.add(key)
+        return key in self._known
+
+    def add(self, key: Any) -> None:
+        """As of a set."""
+        self._known.add(key)
+
+
 def _compute_and_share(
-    shared: SharedOrmcache, place: Place, cache: Any, counter: Any, /, *args: Any, **kwargs: Any
-) -> Any:
+    shared: SharedOrmcache, place: Place | None, cache: Any, counter: Any, /,
+    *args: Any, **kwargs: Any,
+) -> tuple[Any, Digest]:  # fmt: skip
+    """The value, and what tells it from what its callers may make of it."""
     registry, cursor = args[0].pool, args[0].env.cr
-    transaction, container = place.transaction, cache.cache_name
+    transaction, container = registry_patch.transaction(registry, cursor), cache.cache_name
     before = transaction.epoch, *shared.doubts(transaction)
-    current = registry_patch.is_tier_1_current(registry, place.generation, container)
+    current = place is not None and registry_patch.is_tier_1_current(
+        registry, place.generation, container
+    )
+    lookups = _Lookups(cursor)
     try:
-        value, cost = _compute(cache, counter, *args, **kwargs)
+        with lookups:
+            value, cost = _compute(cache, counter, *args, **kwargs)
     except BaseException:
-        shared.give_up(place)
+        if place is not None:
+            shared.give_up(place)
         raise
+    edited = not lookups.complete or shared.originals.any_edited(lookups.keys)
+    original = EDITED if edited else digest(value)
+    if place is None:
+        return value, original
     registry_patch.transaction(registry, cursor)  # it may have ended one, and begun another
     if registry_patch.has_pending_changes(cursor):
         transaction.wrote = True
     unsettled = shared.doubts(transaction)[0]
     after = transaction.epoch, *shared.doubts(transaction)
-    valid = current and before == after and not unsettled
+    valid = current and before == after and not unsettled and not edited
     publish = valid and not registry_patch.has_invalidated(registry)
     if publish and place.method.name == DOMAIN:
         publish = depends_on_listed_tables(*args, **kwargs)
     shared.store(place, value, cost, publish=publish)
-    return value
+    return value, original

@@ -16,6 +16,7 @@ NO_QUERY = "it takes no query, and less time than looking in Redis"
 OWN_ORDER = "its key has the order of a set, which differs between processes"
 ANYBODY = "its key is whatever a visitor asks for"
 BUSY = "it is computed from tables that change all the time"
+EDITED = "its callers edit the values they get"
 BEYOND_KEY = "it depends on the request in more than its key says"
 
 LOCAL_METHODS = {
@@ -48,6 +49,8 @@ LOCAL_METHODS = {
     # The path and the host of a request: of any number, for anybody.
     "_get_page_info": ANYBODY,
     "_get_current_website_id": ANYBODY,
+    # website's takes base's and sets actions in it, which everybody of the process sees after that.
+    "load_menus_root": EDITED,
     # The browser's language, for a user whose own is not installed.
     "context_get": BEYOND_KEY,
 }
@@ -60,7 +63,6 @@ REQUEST_METHODS = {
     "_get_response_cached",
     "_get_view_cache",
     "load_menus",
-    "load_menus_root",
 }
 # Methods whose values hold paths of files, or their dates.
 PLACE_METHODS = {

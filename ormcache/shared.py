@@ -22,6 +22,7 @@ from ..codec.value import Vault, decode, encode, key_bytes
 from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from .counters import COUNTERS, Counter
 from .generation import REGISTRY, Generation, Ids
+from .originals import Originals
 from .policy import Method
 from .remote import TAG_LENGTH, RemoteTier
 from .transaction import Entry, Hash, Transaction
@@ -99,6 +100,7 @@ class SharedOrmcache:
         self._vaults: dict[str, Vault] = {}
         self.is_closed = False  # whether its database has no secret
         self.code: Code | None = None  # once it is known; until then nothing is shared
+        self.originals = Originals()
         self._hashes: OrderedDict[str, Hash] = OrderedDict()
         # By container and origin: the newest generation, and the key of its hash.
         self._newest: dict[tuple[str, str], tuple[Generation, str]] = {}

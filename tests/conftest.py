@@ -255,6 +255,15 @@ def database(make_database):
     return make_database()
 
 
+@pytest.fixture(scope="session")
+def website_database(postgres):
+    """A database with the website, which tests do not change."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    init_database(postgres, name, ["website"])
+    yield name
+    postgres.dropdb(name)
+
+
 @pytest.fixture
 def lone_database(make_database):
     """A database that no other test changes."""

@@ -31,6 +31,7 @@ from odoo.addons.redis_session_ormcache.ormcache import (
     tables,
     transaction,
 )
+from odoo.addons.redis_session_ormcache.ormcache.originals import Originals
 from odoo.addons.redis_session_ormcache.ormcache.shared import Place
 from odoo.addons.redis_session_ormcache.tests.coherence.cluster import (
     CALLS,
@@ -187,6 +188,7 @@ ACTIONS = {
     "overtake": 6,
     "clear": 2,
     "evict": 3,
+    "edit": 2,
     "redis": 6,
     "crash": 1,
     "unsignalled": 4,
@@ -202,6 +204,7 @@ FAMILIES = [
     (D1,),
     (D1, ("default", "d2"), ("stable", "s1")),
     (("_get_param", "d1"), ("greeting", "d1")),
+    (("listed", "d1"), ("copied", "d1")),
     (D1, ("summary",)),
     (("default", "s1"), ("stable", "s1"), ("summary",)),
     (("templates", "g1"), ("groups", "g1"), ("page",)),
@@ -364,6 +367,9 @@ def build(make_cluster):
 
         def evict(self, number, _other, _flag):
             self.cluster.evict(self.cluster.workers[number % WORKERS].registry)
+
+        def edit(self, number, _other, _flag):
+            self.cluster.edit(self.cluster.workers[number % WORKERS].registry)
 
         def redis(self, number, other, flag):
             match number % 8:
@@ -624,6 +630,15 @@ def another_cursor_that_fails(cluster):
     serve(cluster, two, D1)
 
 
+def an_edit(cluster):
+    """What is computed from an edited value is not for others, nor is what comes of that."""
+    one, two, _threads = cluster.workers
+    serve(cluster, one, ("listed", "d1"))
+    cluster.edit(one.registry)
+    serve(cluster, one, ("copied", "d1"))
+    serve(cluster, two, ("copied", "d1"))
+
+
 def a_restore(cluster):
     """A database that is set back, and gets to the same ids again, is noticed."""
     one, two, _threads = cluster.workers
@@ -702,6 +717,7 @@ SCENARIOS = [
     a_reload,
     another_cursor_of_a_thread,
     another_cursor_that_fails,
+    an_edit,
 ]
 
 
@@ -835,6 +851,11 @@ def changes_kept(patch):
     patch.setattr(Generation, "has_changed_since", lambda *_args: False)
 
 
+def edits_ignored(patch):
+    """Values that their callers edited count as what they were."""
+    patch.setattr(Originals, "any_edited", lambda *_args: False)
+
+
 BUGS = [
     tables_ignored,
     snapshots_ignored,
@@ -853,6 +874,7 @@ BUGS = [
     threads_ignored,
     writers_trusted,
     core_decides_what_to_clear,
+    edits_ignored,
 ]
 
 

@@ -6,7 +6,8 @@ lose it twice.
 
 In some of them every value that Odoo caches is replaced by what its encoding decodes to, as if it
 came from another process (`dev/addons/ormcache_round_trip`): what it saw is in a file beside the
-log, and a value that came back different is a failure.
+log, and a value that came back different is a failure. So is one that those who got it edited, of a
+method that is shared.
 """
 
 import json
@@ -303,6 +304,11 @@ def _round_trips(log: Path) -> list[str]:
         f"comes back different: {name}: {difference}"
         for name, figures in methods.items()
         for difference in figures.get("unequal", ())
+    ]
+    problems += [
+        f"edited by who gets it, though shared: {name}: {where}"
+        for name, figures in methods.items()
+        for where in (() if figures.get("local") else figures.get("edited", ()))
     ]
     if sum(figures.get("values", 0) for figures in methods.values()) < 1000:
         problems.append("hardly any cached value was encoded")

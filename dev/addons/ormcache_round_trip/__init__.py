@@ -3,17 +3,25 @@
 Each value that a cached method computes is encoded, sealed, opened and decoded, as if it came from
 another process, and what comes out is cached and returned instead. A report is written at exit to
 the file that ``ORMCACHE_ROUND_TRIP`` names, as JSON: {method: {what: figures}}.
+
+A value that is not what it was any more, when it is looked up again or its cache is cleared, was
+edited by somebody who got it: the report says who looked it up last.
 """
 
 import atexit
 import functools
 import itertools
 import json
+import logging
 import os
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from .edits import Edits
+
+_logger = logging.getLogger(__name__)
 
 _MANY = 20  # differences kept per method
 
@@ -32,6 +40,7 @@ class Report:
         self.not_shareable: Counter[str] = Counter()
         self.keys_not_shareable: Counter[str] = Counter()
         self.unequal: list[str] = []
+        self.edited: Counter[str] = Counter()  # key, and who had looked it up
 
     def figures(self) -> dict[str, Any]:
         """What is not empty."""
@@ -40,10 +49,13 @@ class Report:
 
 def post_load() -> None:
     """Wrap ``ormcache.lookup``, and write the report at exit."""
+    from odoo.modules.registry import Registry
     from odoo.tools.cache import ormcache
 
     round_trip = RoundTrip()
     ormcache.lookup = round_trip.wrap(ormcache.lookup)
+    for name in ("clear_cache", "clear_all_caches"):
+        setattr(Registry, name, round_trip.watch(getattr(Registry, name)))
     if path := os.environ.get("ORMCACHE_ROUND_TRIP"):
         atexit.register(round_trip.write, Path(path))
 
@@ -59,6 +71,7 @@ class RoundTrip:
         self._codecs = cached_values.codecs()
         self._reports: dict[str, Report] = {}
         self._lock = threading.Lock()
+        self._edits = Edits(self._encode, self._note_edit)
 
     def wrap(self, original: Any) -> Any:
         """``ormcache.lookup``, which gives no value that was not decoded."""
@@ -76,9 +89,36 @@ class RoundTrip:
                 value = self.replaced(cache.method, key, value, args[0])
                 if key in lru:
                     lru[key] = value
+                self._edits.computed(args[0].pool, cache, key, value)
+            else:
+                self._edits.looked_up(args[0].pool, cache, key, value)
             return value
 
         return lookup
+
+    def watch(self, original: Any) -> Any:
+        """``Registry.clear_cache`` and ``clear_all_caches``."""
+
+        @functools.wraps(original)
+        def clear(registry: Any, *names: Any) -> None:
+            self._edits.cleared(registry)
+            original(registry, *names)
+
+        return clear
+
+    def _encode(self, method: Any, value: Any) -> bytes:
+        from odoo.addons.redis_session_ormcache.codec.value import encode
+
+        codec = self._codecs.get(f"{method.__module__}.{method.__qualname__}")
+        if codec is None:
+            return encode(value)
+        codec.encode(value)  # raises for what is not shared
+        return repr(value).encode()  # the code of a template is never the same bytes
+
+    def _note_edit(self, method: Any, where: str) -> None:
+        name = f"{method.__module__}.{method.__qualname__}"
+        _logger.info("A value of %s was edited, %s", name, where)
+        self._report(name, method).edited[where] += 1
 
     def replaced(self, method: Any, key: tuple[Any, ...], value: Any, model: Any) -> Any:
         """The value as another process would have it, or itself if it cannot be shared."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import CellType, FunctionType
 from typing import Any
 
@@ -48,6 +48,17 @@ def _differences(
     seen[id(one)] = one, other  # held, so that no other object takes its identity
     for name, part, counterpart in parts:
         yield from _differences(part, counterpart, f"{where}{name}", seen)
+
+
+def is_mutable(value: Any) -> bool:
+    """Whether a value, or a part of it, is a container that can be changed."""
+    if isinstance(value, _MUTABLE | OrderedSet):
+        return True
+    if isinstance(value, ReadonlyDict):
+        value = value._data__
+    if isinstance(value, Mapping):
+        return any(map(is_mutable, value.values()))
+    return isinstance(value, tuple) and any(map(is_mutable, value))
 
 
 def _parts(one: Any, other: Any) -> Parts | None:
