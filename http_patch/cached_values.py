@@ -262,12 +262,17 @@ _tokens = re.compile(r'(csrf_token: "|name="csrf_token" value=")[^"]+')
 _looks_like_token = re.compile(r"\b[0-9a-f]{40}o[0-9]+\b").search  # Request.csrf_token
 
 
-def page_surroundings(request: Any) -> tuple[Any, ...] | None:
+def page_surroundings(request: Any, page: Any) -> tuple[Any, ...] | None:
     """What a page depends on beyond its key; None where its links are not the website's own.
 
-    In core it reaches the other visitors of one process, whatever address the first one used.
+    In core it reaches the other visitors of one process, whatever address the first one used. Its
+    key has the path and the debug mode as a visitor wrote them, ``/SHOP`` and ``1,1,1``: of any
+    number.
     """
-    if request.httprequest.url_root.rstrip("/") != request.website.get_base_url().rstrip("/"):
+    path, own_url = request.httprequest.path, request.httprequest.url_root.rstrip("/")
+    if path != page._get_page_info(request)["url"] or request.session.debug:
+        return None
+    if own_url != request.website.get_base_url().rstrip("/"):
         return None
     consent = request.env["ir.http"]._is_allowed_cookie("optional")
     return consent, request.geoip.country_code, request.env.context.get("tz")

@@ -34,6 +34,9 @@ def apply() -> None:
 
 
 _LOOKUPS = "_ormcache_lookups"  # where core keeps what a cursor looked up
+# What the callers of ``IrUiView._get_cached_template_info`` hand in: the view; False if there is
+# none, whose value lacks the error that another one for the same key has in the end.
+_GIVEN = "_view"
 _computing: dict[Any, Callable[..., Any]] = {}  # per cached function, what is called instead
 
 
@@ -99,8 +102,9 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         # Compiling a template consumes its tree, which the cursor keeps: core compiles once.
         cursor.cache.pop("_compile_batch_", None)
         return value
-    if not (method.local or registry_patch.has_invalidated(registry)):
-        surroundings = _surroundings(method, model, args)
+    given = kwargs.get(_GIVEN)
+    if not (method.local or given is False or registry_patch.has_invalidated(registry)):
+        surroundings = _surroundings(method, model, key)
         own_state: str | None = ""
         if not (model._abstract or tables.covers(cache.cache_name, model._table)):
             own_state = generations.own_state(generation, cursor, model._table)
@@ -109,7 +113,7 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
             place = shared.place(transaction, generation, cache, method, key, surroundings)
 
     found, original = None, EDITED
-    if place is not None and not _is_given(kwargs) and (found := shared.load(place, model)):
+    if place is not None and given is None and (found := shared.load(place, model)):
         value, original = found[0], digest(found[0])
     else:
         value, original = _compute_and_share(shared, place, cache, counter, *args, **kwargs)
@@ -128,20 +132,20 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
     return value
 
 
-def _surroundings(method: Method, model: Any, args: Any) -> tuple[Any, ...] | None:
+def _surroundings(method: Method, model: Any, key: Any) -> tuple[Any, ...] | None:
     """What values may depend on beyond their keys; None: on more than can be said.
 
     In core, what a cron job or a shell computes never reaches a visitor: it stays in its process.
     So it is with this as a part of the key. In detail it is for rules, which see the current
     website; templates, whose links are made for it; and what shows more in a debug session.
     """
-    if method.name == XMLID and args[1].partition(".")[0] not in model.pool._init_modules:
+    if method.name == XMLID and key[2].partition(".")[0] not in model.pool._init_modules:
         return None  # imports and exports come and go, so their table tells nothing of these
     request = _request_stack.top
     if request is None or not method.of_request:
         return (request is not None,)
     if method.name == PAGE:
-        return page_surroundings(request)
+        return page_surroundings(request, model)
     website = getattr(request, "website", None)
     return (
         True,
@@ -160,11 +164,6 @@ def _translations(
         given = args[method.language : method.language + 1]
         languages.append(given[0] if given else kwargs.get("lang"))
     return shared.code.of_languages(languages) if shared.code else b""
-
-
-def _is_given(kwargs: dict[str, Any]) -> bool:
-    """Whether the caller hands the value in (``IrUiView._get_cached_template_info``)."""
-    return kwargs.get("_view") is not None
 
 
 def _compute(cache: Any, counter: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, float]:

@@ -122,6 +122,7 @@ class Method:
     :param of_request: whether they depend on the request in more than their key says
     :param holds_places: whether they hold paths of files, or their dates
     :param language: which of its arguments is a language; None: none is
+    :ivar is_shareable: whether one of its values could be shared
     """
 
     __slots__ = (
@@ -129,6 +130,7 @@ class Method:
         "_cost",
         "_refused",
         "holds_places",
+        "is_shareable",
         "language",
         "local",
         "name",
@@ -145,6 +147,7 @@ class Method:
         self._computed = 0
         self._cost = 0.0
         self._refused = 0
+        self.is_shareable = False
 
     def computed(self, seconds: float) -> None:
         """Take note of what one value took to compute, here or elsewhere."""
@@ -152,9 +155,12 @@ class Method:
         self._cost += seconds
 
     def refuse(self, why: str) -> None:
-        """Take note of a value that could not be shared; after a few, none is tried."""
+        """Take note of a value that could not be shared; after a few, none is tried.
+
+        Not if one could be: anybody can ask for a template that is not there, whose value cannot.
+        """
         self._refused += 1
-        if self._refused >= _FEW and self._refused > self._computed // 2:
+        if self._refused >= _FEW and not self.is_shareable:
             self.local = f"its values cannot be shared: {why}"
 
     @property

@@ -292,6 +292,7 @@ class SharedOrmcache:
         place.counter.found += 1
         place.counter.saved += cost
         place.method.computed(cost)
+        place.method.is_shareable = True
         return (value,)
 
     def store(self, place: Place, value: Any, cost: float, *, publish: bool) -> None:
@@ -315,6 +316,7 @@ class SharedOrmcache:
             _logger.debug("A value of %s stays local: %s", place.method.name, error)
             place.transaction.release(place.field)
             return
+        place.method.is_shareable = True
         place.transaction.offer(Entry(place.hash.key, place.field, sealed, place.counter))
 
     def give_up(self, place: Place) -> None:

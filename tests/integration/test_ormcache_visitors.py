@@ -15,6 +15,7 @@ from odoo.addons.redis_session_ormcache.tests.support.cached import (
     figures,
     hashes,
 )
+from stack.servers import ServerError
 
 SMALL = {"ormcache_max_bytes": 2**20}  # bytes: as little as may be, to be filled soon
 MOST = 2**20 // 8 * 3 // 4  # bytes that one method may have of a hash of that
@@ -98,6 +99,34 @@ def test_visitors_bundles_and_translations(
     require_shared(redis, make_worker, lone_database)
 
 
+def test_only_pages_at_their_own_address(redis, raw, make_node, website_database, postgres):
+    """A page answers to its path in any case, and a visitor may ask for any debug modes."""
+    node = make_node(redis, database=website_database, start=False)
+    base = f"UPDATE ir_config_parameter SET value = '{node.url}' WHERE key = 'web.base.url'"
+    postgres.sql(website_database, base)
+    node.start()
+
+    def pages():
+        return sum(
+            len(fields)
+            for key, fields in hashes(raw, website_database).items()
+            if key.split(b":")[3] == b"templates.cached_values"
+        )
+
+    before = pages()
+    assert requests.get(f"{node.url}/contactus", timeout=60).ok
+    assert pages() == before + 1
+    for path in ("/Contactus", "/contactUs", "/CONTACTUS"):
+        found = requests.get(node.url + path, timeout=60)
+        assert found.ok
+        assert "contactus" in found.text
+    debugging = requests.Session()
+    for modes in ("1,1", "assets,1,1,1"):
+        assert debugging.get(f"{node.url}/contactus?debug={modes}", timeout=60).ok
+        assert debugging.get(f"{node.url}/contactus", timeout=60).ok
+    assert pages() == before + 1
+
+
 FILL = {
     "a visitor's bundles": "env['ir.asset']._get_asset_paths(word, {})",
     "a visitor's modules": "env['ir.http']._get_web_translations_hash([word], 'en_US')",
@@ -129,6 +158,30 @@ def test_anybodys_keys(redis, raw, make_worker, lone_database, call):
     for hash_key in hashes(raw, lone_database):
         check_counts(raw, hash_key)
     require_shared(redis, make_worker, lone_database)
+
+
+def test_templates_that_are_not_there(redis, make_worker, lone_database):
+    """Their values cannot be shared, and that keeps no other template from it."""
+    first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
+    ask = "result = env['ir.ui.view']._get_cached_template_info({!r})['id']"
+
+    def published():
+        return first.run(FIGURES)["_get_cached_template_info"]["published"]
+
+    assert first.run(ask.format("web.login"))
+    before = published()
+    assert before
+    for number in range(30):
+        assert first.run(ask.format(f"web.nothing{number}")) is None
+    name = "web.brand_promotion"
+    found = first.run(ask.format(name))
+    assert found
+    assert published() > before
+    assert second.run(ask.format(name)) == found
+    assert second.run(FIGURES)["_get_cached_template_info"]["found"] == 1
+    for worker in (first, second):
+        with pytest.raises(ServerError, match=r"Template not found: 'web\.nothing1'"):
+            worker.run("env['ir.ui.view']._get_template_view('web.nothing1')")
 
 
 # -- the hash ------------------------------------------------------------------------------------
