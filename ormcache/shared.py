@@ -364,7 +364,7 @@ class SharedOrmcache:
 
         :param name: what they depend on
         """
-        key, field = f"{self._prefix}remembered", vault.digest(name)
+        key, field = f"{self._prefix}remembered", b"-" * TAG_LENGTH + vault.digest(name)
         bound = key.encode() + b"\0" + field
         sealed = self.remote.ask(key, field, claim=False)
         if isinstance(sealed, bytes):

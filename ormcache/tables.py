@@ -89,7 +89,7 @@ _PAGES = ("website_controller_page", "website_page")
 SOURCES: dict[str, tuple[str, ...]] = {
     "stable": (*_MODULES, *_STABLE),
     "default": (*_MODULES, *_DEFAULT),
-    "groups": (*_MODULES, *_GROUPS),
+    "groups": (*_MODULES, *_GROUPS, *_ACCESS),
     "templates": (*_MODULES, *_TEMPLATES),
     "assets": (*_MODULES, *_ASSETS),
     "templates.cached_values": (*_MODULES, *_DEFAULT, *_TEMPLATES, *_ASSETS, *_PAGES),
