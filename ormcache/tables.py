@@ -73,7 +73,6 @@ _TEMPLATES = (
     "res_company",
     "res_country",
     "res_groups_website_menu_rel",
-    "res_lang",
     "res_partner WHERE id IN (SELECT partner_id FROM res_company)",
     "website",
     "website_menu",
@@ -81,7 +80,6 @@ _TEMPLATES = (
 _ASSETS = (
     "ir_asset",
     r"ir_attachment WHERE url LIKE '/\_custom/%'",
-    "res_lang",
     "website",
 )
 _PAGES = ("website_controller_page", "website_page")

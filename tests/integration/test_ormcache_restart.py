@@ -2,11 +2,14 @@
 
 import subprocess
 
+import psutil
 import pytest
+import requests
 
 from odoo.addons.redis_session_ormcache.tests.support.cached import FIGURES, LOOK
 from stack.provision.environment import odoo_command
-from stack.servers import odoo_environment
+from stack.servers import odoo_environment, until
+from stack.servers.process import answers_http
 
 # What is looked up, and a change in SQL that makes it another.
 IN_SQL = {
@@ -154,6 +157,40 @@ def test_what_has_nothing_to_do_with_a_change_is_shared(
     figures = second.run(FIGURES)
     assert figures["load_menus"]["computed"] == 1
     assert figures["_get_view_cache"]["found"] == 1
+
+
+def test_a_process_at_work_notices(redis, make_worker, lone_database, postgres):
+    """Within a minute, beside its requests; here in a moment. Stock Odoo never does."""
+    worker = make_worker(redis, lone_database)
+    worker.run("""
+        from odoo.addons.redis_session_ormcache.http_patch import generations
+        generations._VERIFY_EVERY = 0.1
+    """)
+    look = "result = env['res.lang']._get_active_by('code')['en_US']['name']"
+    assert worker.run(look) == "English (US)"
+    postgres.sql(lone_database, "UPDATE res_lang SET name = 'Inglish' WHERE code = 'en_US'")
+    until(lambda: worker.run(look) == "Inglish", "that the process notices")
+    told = "tables were changed without a signal: default, stable, templates.cached_values"
+    assert told in worker.log.read_text()
+
+
+def test_a_recycled_worker_computes_anew(redis, make_node, lone_database, postgres):
+    """What its parent has is older than the change; a stock worker would not have it either."""
+    node = make_node(redis, database=lone_database, workers=2)
+    login = f"{node.url}/web/login"
+    assert "Log in" in requests.get(login, timeout=30).text
+    postgres.sql(
+        lone_database,
+        "UPDATE ir_ui_view SET arch_db = replace(arch_db::text, 'Log in', 'Come in')::jsonb"
+        " WHERE key = 'web.login'",
+    )
+    assert "Log in" in requests.get(login, timeout=30).text
+    former = psutil.Process(node.pid).children()
+    for worker in former:
+        worker.terminate()
+    until(lambda: not any(worker.is_running() for worker in former), "that the workers end")
+    until(lambda: answers_http(login), "that others serve")
+    assert {"Come in" in requests.get(login, timeout=30).text for _ in range(8)} == {True}
 
 
 def test_the_table_of_another_addons_model(redis, make_worker, make_stock, lone_database, postgres):
