@@ -110,3 +110,31 @@ def test_a_transaction_asks_once(redis, make_worker, lone_database):
         result = cr.sql_log_count - count - 20
     """)
     assert asked <= 2
+
+
+HOOK = """
+def after_install(env):
+    get = env["ir.config_parameter"].get_param
+    assert not get("test.first")
+    env.cr.execute("INSERT INTO ir_config_parameter (key, value) VALUES ('test.new', 'in SQL')")
+    assert get("test.new") == "in SQL"
+"""
+
+
+def test_a_parameter_during_an_installation(redis, make_worker, lone_database, tmp_path):
+    """A module's hook may write in SQL what it reads after that."""
+    from odoo.tools import config
+
+    addon = tmp_path / "addons/hooked"
+    addon.mkdir(parents=True)
+    (addon / "__init__.py").write_text(HOOK)
+    (addon / "__manifest__.py").write_text(
+        "{'name': 'hooked', 'license': 'LGPL-3', 'post_init_hook': 'after_install'}"
+    )
+    path = {"addons_path": f"{','.join(config['addons_path'])},{addon.parent}"}
+    worker = make_worker(redis, lone_database, config=path)
+    worker.run("""
+        env["ir.module.module"].update_list()
+        env["ir.module.module"].search([("name", "=", "hooked")]).button_immediate_install()
+    """)
+    assert worker.run("result = env['ir.config_parameter'].get_param('test.new')") == "in SQL"
