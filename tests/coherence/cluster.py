@@ -489,7 +489,7 @@ class Cluster:
     def _require_no_older_than_start(opened, value):
         """A process that starts is given what stock Odoo would compute then, or newer."""
         for name, version in value:
-            mine = name in opened.own or version in opened.earlier
+            mine = name in opened.own or version in opened.earlier or version == EDITED
             if version < opened.base.get(name, 0) and not mine:
                 raise IncoherentError(
                     f"C11: {name} is {version}, at the start it was {opened.base[name]}"

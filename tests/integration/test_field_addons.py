@@ -263,7 +263,7 @@ def test_a_cache_that_comes_with_a_database_is_not_shared(with_late, redis, reas
     assert len(told) == 1, told
     assert reason in told[0]
     assert "the ormcache is not shared; do without" in told[0]
-    assert redis.cli("KEYS", f"odoo:ormcache:{browser.database}:*").split() == []
+    assert redis.cli("KEYS", f"odoo:ormcache:{browser.database}:*:*").split() == []
 
 
 def test_a_database_may_add_to_what_its_jobs_do(with_late, redis):
@@ -271,7 +271,7 @@ def test_a_database_may_add_to_what_its_jobs_do(with_late, redis):
     node, browser = with_late(JOBS.format("super()._callback(cron_name, server_action_id)"))
     assert browser.login(node)
     assert "CRITICAL" not in log(node)
-    assert redis.cli("KEYS", f"odoo:ormcache:{browser.database}:*").split()
+    assert redis.cli("KEYS", f"odoo:ormcache:{browser.database}:*:*").split()
 
 
 def test_all_that_coexists_serves(tmp_path, make_node, redis, database):
@@ -293,7 +293,7 @@ def test_all_that_coexists_serves(tmp_path, make_node, redis, database):
     assert browser.uid(node) is None
     assert "CRITICAL" not in log(node)
     assert "Traceback" not in log(node)
-    assert redis.cli("KEYS", "odoo:ormcache:*").split()
+    assert redis.cli("KEYS", "odoo:ormcache:*:*:*").split()
 
 
 # -- servers that are not Odoo's -----------------------------------------------------------------

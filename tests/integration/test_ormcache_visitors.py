@@ -90,7 +90,7 @@ def test_visitors_bundles_and_translations(
             assert visitor.get(node.url + path.format(number), timeout=30).ok
         # The same of many more requests.
         [key] = [key for key in hashes(raw, lone_database) if key.split(b":")[3] == container]
-        full = [tag for tag, (entries, _size) in check_counts(raw, key).items() if entries >= 20]
+        full = [tag for tag, (entries, _size) in check_counts(raw, key).items() if entries >= 15]
         assert full
         tier = make_tier(2**20 // 8)
         for number in range(3_000):
