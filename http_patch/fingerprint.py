@@ -48,16 +48,8 @@ Remember = Callable[[bytes, Callable[[], bytes]], bytes]
 """Gives what the function returns: as it was computed before under the same name, or now."""
 
 
-class File(NamedTuple):
-    """A file as its folder tells of it.
-
-    :param name: relative to its module
-    :param told: size, device, inode, and the times of the last change of content and of any kind
-    """
-
-    name: str
-    path: str
-    told: tuple[int, ...]
+File = tuple[str, str, os.stat_result]
+"""Name relative to the module, path, and what its folder tells of it."""
 
 
 class Folder(NamedTuple):
@@ -136,8 +128,8 @@ class Fingerprint:
                 for path in get_po_paths(module, language):
                     with contextlib.suppress(OSError):
                         name = "/".join((module, *Path(path).parts[-2:]))
-                        files.append(_file(name, path, os.stat(path)))
-            told = _digest(repr([(file.path, file.told) for file in files]).encode())
+                        files.append((name, path, os.stat(path)))
+            told = _joined([_told(path, of) for _name, path, of in files])
             found = self._remember(b"terms" + told, lambda: _content(files)) if files else b""
             if len(self._languages) < _MOST_LANGUAGES:
                 self._languages[language] = found
@@ -166,12 +158,20 @@ def _packages() -> tuple[str, ...]:
 
 @functools.cache
 def _folder(path: str) -> Folder:
-    told, places, count = sha256(), sha256(), 0
-    for file in _walk(path):
-        count += 1
-        told.update(repr((file.path, file.told)).encode())
-        places.update(repr((file.path, file.told[3])).encode())
-    return Folder(path, count, told.digest(), places.digest())
+    told, places = [], []
+    for _name, file, of in _walk(path):
+        told.append(_told(file, of))
+        places.append(f"{file} {of.st_mtime_ns}")
+    return Folder(path, len(told), _joined(told), _joined(places))
+
+
+def _told(path: str, of: os.stat_result) -> str:
+    """What changes with the content of a file."""
+    return f"{path} {of.st_size} {of.st_dev} {of.st_ino} {of.st_mtime_ns} {of.st_ctime_ns}"
+
+
+def _joined(lines: list[str]) -> bytes:
+    return _digest("\0".join(lines).encode(errors="surrogateescape"))
 
 
 def _walk(
@@ -185,42 +185,38 @@ def _walk(
     :param parents: the folders that it is in: a link may lead back to one
     """
     try:
-        status = os.stat(folder)
-        names = sorted(os.listdir(folder))
+        of = os.stat(folder)
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except OSError:  # no folder, or a vanished one
         return
-    inode = status.st_dev, status.st_ino
+    inode = of.st_dev, of.st_ino
     if inode in parents:
         return
-    for name in names:
-        if name in _LEFT_OUT or name.startswith(".") or name.endswith(_TRANSLATIONS):
+    for entry in entries:
+        name = entry.name
+        if name in _LEFT_OUT or name[0] == "." or name.endswith(_TRANSLATIONS):
             continue
-        path = f"{folder}/{name}"
         try:
-            status = os.stat(path)
+            status = entry.stat()
         except OSError:
             continue
         if stat.S_ISDIR(status.st_mode):
-            if path != _ADDONS:
-                yield from _walk(path, f"{prefix}{name}/", parents | {inode})
+            if entry.path != _ADDONS:
+                yield from _walk(entry.path, f"{prefix}{name}/", parents | {inode})
         elif stat.S_ISREG(status.st_mode):
-            yield _file(prefix + name, path, status)
-
-
-def _file(name: str, path: str, status: os.stat_result) -> File:
-    told = status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
-    return File(name, path, told)
+            yield prefix + name, entry.path, status
 
 
 def _content(files: Iterable[File]) -> bytes:
     """A digest of names and contents."""
     digest = sha256()
-    for file in files:
+    for name, path, _status in files:
         try:
-            with open(file.path, "rb", buffering=0) as opened:
+            with open(path, "rb", buffering=0) as opened:
                 data = opened.read()
         except OSError:
             continue
-        digest.update(f"{file.name}\0{len(data)}\0".encode(errors="surrogateescape"))
+        digest.update(f"{name}\0{len(data)}\0".encode(errors="surrogateescape"))
         digest.update(data)
     return digest.digest()[:_DIGEST]

@@ -37,6 +37,7 @@ _LOOKUPS = "_ormcache_lookups"  # where core keeps what a cursor looked up
 # What the callers of ``IrUiView._get_cached_template_info`` hand in: the view; False if there is
 # none, whose value lacks the error that another one for the same key has in the end.
 _GIVEN = "_view"
+_TABLES = "_redis_tables"  # an attribute of registries: tables by cached method
 _computing: dict[Any, Callable[..., Any]] = {}  # per cached function, what is called instead
 
 
@@ -106,8 +107,8 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
     if not (method.local or given is False or registry_patch.has_invalidated(registry)):
         surroundings = _surroundings(method, model, key)
         own_state: str | None = ""
-        if not (model._abstract or tables.covers(cache.cache_name, model._table)):
-            own_state = generations.own_state(generation, cursor, model._table)
+        if table := _own_table(cache, model):
+            own_state = generations.own_state(generation, cursor, table)
         if surroundings is not None and own_state is not None:
             surroundings += (own_state, _translations(shared, method, model, args, kwargs))
             place = shared.place(transaction, generation, cache, method, key, surroundings)
@@ -153,6 +154,28 @@ def _surroundings(method: Method, model: Any, key: Any) -> tuple[Any, ...] | Non
         website.id if website else None,
         bool(getattr(getattr(request, "session", None), "debug", "")),
     )
+
+
+def _own_table(cache: Any, model: Any) -> str:
+    """The table of the model that defines a method, unless its state is in the generation."""
+    known = vars(model.pool).setdefault(_TABLES, {})
+    found: str | None = known.get(cache)
+    if found is None:
+        name = next(
+            (
+                getattr(base, "_name", None)
+                for base in type(model).__mro__
+                for method in vars(base).values()
+                if getattr(method, "__cache__", None) is cache
+            ),
+            model._name,
+        )
+        definer = model.env.get(name)
+        found = "" if definer is None or definer._abstract else definer._table
+        if tables.covers(cache.cache_name, found):
+            found = ""
+        known[cache] = found
+    return found
 
 
 def _translations(

@@ -9,7 +9,6 @@ every object, who committed it, and which commits a signal made known.
 import itertools
 import threading
 from contextlib import suppress
-from types import SimpleNamespace
 
 import psycopg2
 from odoo import sql_db
@@ -49,6 +48,14 @@ class IncoherentError(AssertionError):
 # -- what is cached --------------------------------------------------------------------------------
 
 
+class Environment(dict):
+    """One without models."""
+
+    def __init__(self, cr):
+        super().__init__()
+        self.cr, self.context = cr, {}
+
+
 class Cached:
     """A model's stand-in. Values are pairs of an object's name and its version.
 
@@ -60,7 +67,7 @@ class Cached:
 
     def __init__(self, pool, cr):
         self.pool = pool
-        self.env = SimpleNamespace(cr=cr, context={})
+        self.env = Environment(cr)
 
     def look(self, name):
         self.env.cr.execute("SELECT version FROM versioned WHERE name = %s", [name])
