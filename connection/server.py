@@ -144,6 +144,11 @@ class RedisServer:
         finally:
             self._is_tried_out = False
 
+    @property
+    def is_away(self) -> bool:
+        """Whether no call would get an answer now; of a Cluster, that is not known."""
+        return not self._has_nodes and bool(self._silent)
+
     def disconnect(self) -> None:
         """Close this process's connections, and end its threads; the next call opens one."""
         self._silent.clear()

@@ -263,7 +263,7 @@ def _compute_and_share(
     unsettled = shared.doubts(transaction)[0]
     after = transaction.epoch, *shared.doubts(transaction)
     valid = current and before == after and not unsettled and not edited
-    publish = valid and not registry_patch.has_invalidated(registry)
+    publish = valid and not (registry_patch.has_invalidated(registry) or shared.remote.is_away)
     if publish and place.method.name == DOMAIN:
         publish = depends_on_listed_tables(*args, **kwargs)
     shared.store(place, value, cost, publish=publish)

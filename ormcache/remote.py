@@ -179,6 +179,11 @@ class RemoteTier:
     def _renew_mark(self) -> None:
         self._mark = b":" + os.urandom(6).hex().encode()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing can be published now."""
+        return self._server.is_away
+
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
         self._server.disconnect()

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import uuid
 
 import pytest
 import requests
@@ -10,7 +11,7 @@ import requests
 from odoo.addons.redis_session_ormcache.codec.value import Vault
 from odoo.addons.redis_session_ormcache.exceptions import CorruptRecordError
 from odoo.addons.redis_session_ormcache.tests.support.cached import FIGURES, LOOK, hashes
-from stack.servers import LOAD, ServerError
+from stack.servers import LOAD, ServerError, Worker
 
 NAME = "cached_greeting"
 RELEASE = {
@@ -83,14 +84,24 @@ INSTALL = f"""
 """
 
 
+@pytest.fixture(scope="module")
+def installed(make_database, postgres, redis, tmp_path_factory):
+    """A database where the addon is installed, to be copied."""
+    database, folder = make_database(), tmp_path_factory.mktemp("installed")
+    config = {"addons_path": addons(release(folder / "addons"))}
+    settings = {"url": redis.url, "session": False}
+    with Worker(folder, postgres, database=database, config=config, redis=settings) as worker:
+        worker.run(INSTALL)
+    return database
+
+
 @pytest.fixture
-def release_database(make_worker, redis, lone_database, tmp_path):
-    """A database where the addon is installed."""
-    config = {"addons_path": addons(release(tmp_path / "installed"))}
-    worker = make_worker(redis, lone_database, config=config)
-    worker.run(INSTALL)
-    worker.stop()
-    return lone_database
+def release_database(installed, postgres):
+    """A copy of it."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    postgres.createdb(name, installed)
+    yield name
+    postgres.dropdb(name)
 
 
 @pytest.fixture
