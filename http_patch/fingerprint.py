@@ -78,7 +78,9 @@ class Fingerprint:
         self._remember = remember
         self._languages: dict[str, bytes] = {}
         found = dict(self._folders())
-        joined = remember(
+        if any(_is_read_only(folder.path) for folder in found.values()):
+            self._remember = _compute  # an image may give all its files one time of each kind
+        joined = self._remember(
             b"files" + _digest(b"".join(folder.told for folder in found.values())),
             lambda: b"".join(_content(_walk(folder.path)) for folder in found.values()),
         )
@@ -95,7 +97,7 @@ class Fingerprint:
         self.content = _digest(repr((environment, self.parts)).encode())
         self.places = _digest(b"".join(folder.places for folder in found.values()))
         self.count = sum(folder.files for folder in found.values())
-        self._roots = {f"{Path(folder.path).parent}/".encode() for folder in found.values()}
+        self._roots = {os.fsencode(f"{Path(folder.path).parent}/") for folder in found.values()}
 
     def __str__(self) -> str:
         return self.content.hex()[:16]
@@ -140,6 +142,17 @@ class Fingerprint:
         for name in self.modules:
             if path := get_module_path(name, display_warning=False):
                 yield name, _folder(path)
+
+
+def _is_read_only(path: str) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _compute(_name: bytes, compute: Callable[[], bytes]) -> bytes:
+    return compute()
 
 
 def _digest(data: bytes) -> bytes:

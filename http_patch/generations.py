@@ -60,7 +60,14 @@ def read_generation(registry: Any, cursor: Any) -> Generation:
     )
     if pin and generation.older_than(pin.generation.ids):
         return generation  # nothing is shared under it, so the state of the tables does not matter
-    generation.states, generation.secret = read_states(registry.db_name, cursor)
+    states, generation.secret = read_states(registry.db_name, cursor)
+    if states is None:  # nothing is shared, and nothing cleared but what was signalled
+        generation.states = pin.generation.states if pin else {}
+        pins[origin, cursor.readonly] = Pin(arrays, generation)
+        return generation
+    generation.states = states
+    for container, table in list(pin.generation.own_states) if pin else ():
+        own_state(generation, cursor, container, table)
     return _pinned(pins, (origin, cursor.readonly), Pin(arrays, generation))
 
 
@@ -98,7 +105,7 @@ class Pin:
 
 def read_again(registry: Any) -> None:
     """Have the next check read the tables again, and clear what is older."""
-    for pin in pins_of(registry).values():
+    for pin in list(pins_of(registry).values()):
         pin.process = 0
 
 
@@ -123,10 +130,20 @@ def _verify(registry: Any, pin: Pin) -> None:
             if arrays != pin.arrays:  # the next request will see it
                 return
             states, _secret = read_states(registry.db_name, cursor)
+            own = [
+                container
+                for (container, table), state in list(generation.own_states.items())
+                if state is not None and _read_own(cursor, table) not in (state, None)
+            ]
     except Exception as error:  # the database is away, or gone
         _logger.debug("%s: its tables are not verified: %s", registry.db_name, error)
         return
-    if changed := [name for name, state in states.items() if state != generation.states.get(name)]:
+    if states is None:
+        return
+    changed = {name for name, state in states.items() if state != generation.states.get(name)}
+    if generation.secret is None:  # they could not be read when it was pinned
+        pin.process = 0
+    elif changed := changed.union(own):
         _logger.info(
             "Caches of %s go: tables were changed without a signal: %s",
             registry.db_name,
@@ -148,7 +165,7 @@ def _pinned(pins: dict[tuple[str, bool], Pin], place: tuple[str, bool], new: Pin
                 pins[place] = new
             return generation
         known = pin.generation
-        if known.states == generation.states:
+        if known.sees_tables_of(generation) and known.secret == generation.secret:
             if pin.process != new.process:
                 pins[place] = Pin(pin.arrays, known)
             return known
@@ -157,16 +174,16 @@ def _pinned(pins: dict[tuple[str, bool], Pin], place: tuple[str, bool], new: Pin
             return generation
         if pin.process == new.process:  # another thread was the first
             return known
-        known.is_past = True
+        known.is_past = not known.sees_tables_of(generation)
         pins[place] = new
         return generation
 
 
-def read_states(database: str, cursor: Any) -> tuple[dict[str, str], str | None]:
+def read_states(database: str, cursor: Any) -> tuple[dict[str, str] | None, str | None]:
     """What the cursor sees of the tables that values come from.
 
-    :return: per container, their state; and ``database.secret``, "" if there is none. Where they
-        cannot be read, as while a table is being altered: a state of no other process, and None
+    :return: per container, their state; and ``database.secret``, "" if there is none. Twice None
+        where they cannot be read, as while a table is being altered
     """
     if config["test_enable"]:
         return {}, None
@@ -185,28 +202,46 @@ def read_states(database: str, cursor: Any) -> tuple[dict[str, str], str | None]
                 secret = (own.fetchone() or ("",))[0] or ""
             return states, secret
     except psycopg2.Error as error:
-        _logger.warning("%s: nothing is shared until the next signal: %s", database, error)
-        return dict.fromkeys(tables.SOURCES, os.urandom(16).hex()), None
+        _logger.warning("%s: nothing is shared until its tables can be read: %s", database, error)
+        return None, None
 
 
-def own_state(generation: Generation, cursor: Any, table: str) -> str | None:
+def own_state(generation: Generation, cursor: Any, container: str, table: str) -> str | None:
     """The state of a model's table, as when a method of it was first missed in a generation.
 
-    :return: "" where there is no such table; None where it is too big to be read each time, or
-        cannot be read
+    :return: "" where there is no such table; None where its state cannot be told: it is a view, is
+        too big to be read each time, cannot be read now, or this transaction has written something
     """
-    if table not in generation.own_states:
-        state: str | None = None
-        with contextlib.suppress(psycopg2.Error), _aside(cursor) as own:
-            own.execute(f"{_TABLES} AND pg_relation_size(oid) <= %s", [[table], tables.MOST_BYTES])
-            if own.fetchall():
-                own.execute(tables.query([table]))
-                [state] = own.fetchone() or (None,)
-            else:
-                own.execute(_TABLES, [[table]])
-                state = None if own.fetchall() else ""
-        generation.own_states.setdefault(table, state)
-    return generation.own_states[table]
+    place = container, table
+    if place not in generation.own_states:
+        try:
+            with _aside(cursor) as own:
+                own.execute("SELECT pg_current_xact_id_if_assigned() IS NULL")
+                [has_written_nothing] = own.fetchone() or (False,)
+            state = _read_own(cursor, table)
+        except psycopg2.Error:
+            return None
+        if not has_written_nothing:
+            return None  # it may see what is never committed; another transaction will tell
+        generation.own_states.setdefault(place, state)
+    return generation.own_states[place]
+
+
+def _read_own(cursor: Any, table: str) -> str | None:
+    with _aside(cursor) as own:
+        own.execute(
+            "SELECT relkind = 'r' AND pg_relation_size(oid) <= %s FROM pg_class"
+            " WHERE relname = %s AND relnamespace = current_schema()::regnamespace",
+            [tables.MOST_BYTES, table],
+        )
+        [can_be_told] = own.fetchone() or (None,)
+        if can_be_told is None:
+            return ""
+        if not can_be_told:
+            return None
+        own.execute(tables.query([table]))
+        [state] = own.fetchone() or (None,)
+        return state
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         surroundings = _surroundings(method, model, key)
         own_state: str | None = ""
         if table := _own_table(cache, model):
-            own_state = generations.own_state(generation, cursor, table)
+            own_state = generations.own_state(generation, cursor, cache.cache_name, table)
         if surroundings is not None and own_state is not None:
             surroundings += (own_state, _translations(shared, method, model, args, kwargs))
             place = shared.place(transaction, generation, cache, method, key, surroundings)
@@ -157,24 +157,29 @@ def _surroundings(method: Method, model: Any, key: Any) -> tuple[Any, ...] | Non
 
 
 def _own_table(cache: Any, model: Any) -> str:
-    """The table of the model that defines a method, unless its state is in the generation."""
+    """The table of the model that defines a method, unless its state is in the generation.
+
+    Of a method that a mixin defines, the table of the model; of one that all models have, none.
+    """
     known = vars(model.pool).setdefault(_TABLES, {})
-    found: str | None = known.get(cache)
+    found: str | None = known.get((cache, model._name))
     if found is None:
         name = next(
             (
                 getattr(base, "_name", None)
                 for base in type(model).__mro__
-                for method in vars(base).values()
+                for method in list(vars(base).values())
                 if getattr(method, "__cache__", None) is cache
             ),
             model._name,
         )
         definer = model.env.get(name)
-        found = "" if definer is None or definer._abstract else definer._table
+        if definer is None or definer._abstract:
+            definer = model
+        found = "" if name == "base" or definer._abstract else definer._table
         if tables.covers(cache.cache_name, found):
             found = ""
-        known[cache] = found
+        known[cache, model._name] = found
     return found
 
 

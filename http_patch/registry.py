@@ -395,8 +395,11 @@ def _opening(original: Any) -> Any:
     def new(cls: Any, db_name: str, **options: Any) -> Any:
         registry = original(cls, db_name, **options)
         if "base" in registry._init_modules and not config["test_enable"]:
-            with registry.cursor(readonly=True) as cr:
-                _open(_shared(registry), registry, cr)
+            try:
+                with registry.cursor() as cr:
+                    _open(_shared(registry), registry, cr)
+            except psycopg2.Error as error:  # the next lookup tries again
+                _logger.warning("%s: its cache is not shared yet: %s", db_name, error)
         return registry
 
     return new

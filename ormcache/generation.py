@@ -87,7 +87,7 @@ class Generation:
     :param is_replica: whether a replica said so
     :ivar newest: per key, ``max(id)`` of its table; None when it is empty
     :ivar states: per container, the state of the tables that its values come from
-    :ivar own_states: the same of tables that are not among these, by name; None: too big to tell
+    :ivar own_states: the same of tables that are not among these, by container and name
     :ivar secret: the database's own; "" where it has none; None: it is not known
     :ivar is_past: whether its process has seen a later state of these tables with the same rows
     """
@@ -124,7 +124,7 @@ class Generation:
         self.is_replica = is_replica
         self.snapshot = snapshot
         self.states: Mapping[str, str] = {}
-        self.own_states: dict[str, str | None] = {}
+        self.own_states: dict[tuple[str, str], str | None] = {}
         self.secret: str | None = None
         self.is_past = False
         self._keys_of = keys_of
@@ -190,8 +190,21 @@ class Generation:
         """Whether a container's tables changed, and nobody signalled it, in one database."""
         return (
             self.origin == other.origin
-            and self.states.get(container) != other.states.get(container)
+            and not self.sees_tables_of(other, container)
             and self.equals(other, container)
+        )
+
+    def sees_tables_of(self, other: "Generation", container: str | None = None) -> bool:
+        """Whether both saw the same state of the tables, of all containers or of one."""
+        own = list(self.own_states.items())
+        return (
+            self.states == other.states
+            if container is None
+            else self.states.get(container) == other.states.get(container)
+        ) and all(
+            other.own_states.get(place, state) == state
+            for place, state in own
+            if container in (None, place[0])
         )
 
     def _comparable(self, other: "Generation", key: str) -> Sequence[str]:

@@ -398,7 +398,8 @@ class Cluster:
 
     def offered(self, place, value, sealed):
         """A value may be published."""
-        self.offers[sealed] = place.method.name.rpartition(".")[2], value
+        name = place.method.name.rpartition(".")[2]
+        self.offers[sealed] = name, tuple(value)  # as it is now: it may be edited before it is sent
 
     def published(self, key, sealed):
         """Who looks there may be given the value from now on."""
