@@ -1,8 +1,11 @@
 """Changes that nobody signals: a process that starts is given what a stock Odoo would compute."""
 
+import contextlib
 import subprocess
+import time
 
 import psutil
+import psycopg2
 import pytest
 import requests
 
@@ -172,6 +175,38 @@ def test_a_process_at_work_notices(redis, make_worker, lone_database, postgres):
     until(lambda: worker.run(look) == "Inglish", "that the process notices")
     told = "tables were changed without a signal: default, stable, templates.cached_values"
     assert told in worker.log.read_text()
+
+
+def test_a_table_that_is_being_altered_clears_nothing(redis, make_worker, lone_database, postgres):
+    """A process goes on with what it has, shares nothing meanwhile, and finds out when it can."""
+    worker = make_worker(redis, lone_database)
+    worker.run("""
+        from odoo.addons.redis_session_ormcache.http_patch import generations
+        generations._VERIFY_EVERY = 0.1
+    """)
+    worker.run(LOOK)
+    shares = "result = bool([*env.registry._redis_checked.values()][-1].secret)"
+    assert worker.run(shares)
+    count = """
+        lru = env.registry._Registry__caches["templates"]
+        result = len(lru)
+    """
+    before = worker.run(count)
+    assert before
+    where = {"host": postgres.host, "port": postgres.port, "user": postgres.user}
+    other = psycopg2.connect(**where, dbname=lone_database)
+    with contextlib.closing(other), other.cursor() as altering:
+        altering.execute("LOCK TABLE res_country IN ACCESS EXCLUSIVE MODE")
+        for _ in range(5):
+            assert worker.run(count) == before
+            time.sleep(0.2)
+        postgres.sql(lone_database, "INSERT INTO orm_signaling_assets DEFAULT VALUES")
+        assert worker.run(count) == before
+        assert not worker.run(shares)
+        assert "nothing is shared until its tables can be read" in worker.log.read_text()
+        other.rollback()
+    until(lambda: worker.run(shares), "that it shares again")
+    assert worker.run(count) == before
 
 
 def test_a_recycled_worker_computes_anew(redis, make_node, lone_database, postgres):
