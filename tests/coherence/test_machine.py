@@ -651,6 +651,17 @@ def a_restore(cluster):
     serve(cluster, one, SUMMARY)
 
 
+def a_swapped_value(cluster):
+    """A value that somebody put in another one's place does not open there."""
+    one, two, _threads = cluster.workers
+    calls = D1, ("default", "d2")
+    serve(cluster, one, *calls)
+    for number in range(len(cluster.fields())):
+        cluster.swap(number, number + 1)
+        serve(cluster, two, *calls)
+        cluster.crash(two)
+
+
 def a_change_in_sql(cluster, how="restart"):
     """A process that starts after it, or looks for it, computes anew, whatever others have."""
     one, two, _threads = cluster.workers
@@ -697,6 +708,7 @@ def a_change_in_sql_under_a_transaction(cluster):
 
 
 SCENARIOS = [
+    a_swapped_value,
     a_change_in_sql,
     a_change_in_sql_that_is_looked_for,
     a_change_in_sql_before_a_signal,
