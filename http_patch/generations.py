@@ -130,11 +130,12 @@ def _verify(registry: Any, pin: Pin) -> None:
             if arrays != pin.arrays:  # the next request will see it
                 return
             states, _secret = read_states(registry.db_name, cursor)
-            own = [
-                container
-                for (container, table), state in list(generation.own_states.items())
-                if state is not None and _read_own(cursor, table) not in (state, None)
-            ]
+            with _aside(cursor) as aside:
+                own = [
+                    container
+                    for (container, table), state in list(generation.own_states.items())
+                    if state is not None and _read_own(aside, table) not in (state, None)
+                ]
     except Exception as error:  # the database is away, or gone
         _logger.debug("%s: its tables are not verified: %s", registry.db_name, error)
         return
@@ -165,7 +166,8 @@ def _pinned(pins: dict[tuple[str, bool], Pin], place: tuple[str, bool], new: Pin
                 pins[place] = new
             return generation
         known = pin.generation
-        if known.sees_tables_of(generation) and known.secret == generation.secret:
+        is_unchanged = all(known.sees_tables_of(generation, container) for container in KEYS_OF)
+        if is_unchanged and known.secret == generation.secret:
             if pin.process != new.process:
                 pins[place] = Pin(pin.arrays, known)
             return known
@@ -174,7 +176,7 @@ def _pinned(pins: dict[tuple[str, bool], Pin], place: tuple[str, bool], new: Pin
             return generation
         if pin.process == new.process:  # another thread was the first
             return known
-        known.is_past = not known.sees_tables_of(generation)
+        known.is_past = not is_unchanged
         pins[place] = new
         return generation
 
@@ -218,30 +220,30 @@ def own_state(generation: Generation, cursor: Any, container: str, table: str) -
             with _aside(cursor) as own:
                 own.execute("SELECT pg_current_xact_id_if_assigned() IS NULL")
                 [has_written_nothing] = own.fetchone() or (False,)
-            state = _read_own(cursor, table)
+                if not has_written_nothing:
+                    return None  # it may see what is never committed; another transaction will tell
+                state = _read_own(own, table)
         except psycopg2.Error:
             return None
-        if not has_written_nothing:
-            return None  # it may see what is never committed; another transaction will tell
         generation.own_states.setdefault(place, state)
     return generation.own_states[place]
 
 
-def _read_own(cursor: Any, table: str) -> str | None:
-    with _aside(cursor) as own:
-        own.execute(
-            "SELECT relkind = 'r' AND pg_relation_size(oid) <= %s FROM pg_class"
-            " WHERE relname = %s AND relnamespace = current_schema()::regnamespace",
-            [tables.MOST_BYTES, table],
-        )
-        [can_be_told] = own.fetchone() or (None,)
-        if can_be_told is None:
-            return ""
-        if not can_be_told:
-            return None
-        own.execute(tables.query([table]))
-        [state] = own.fetchone() or (None,)
-        return state
+def _read_own(own: Any, table: str) -> str | None:
+    """The state of a table, as :func:`own_state`; by a cursor of :func:`_aside`."""
+    own.execute(
+        "SELECT relkind = 'r' AND pg_relation_size(oid) <= %s FROM pg_class"
+        " WHERE relname = %s AND relnamespace = current_schema()::regnamespace",
+        [tables.MOST_BYTES, table],
+    )
+    [can_be_told] = own.fetchone() or (None,)
+    if can_be_told is None:
+        return ""
+    if not can_be_told:
+        return None
+    own.execute(tables.query([table]))
+    [state] = own.fetchone() or (None,)
+    return state
 
 
 @contextlib.contextmanager

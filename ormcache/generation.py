@@ -194,17 +194,12 @@ class Generation:
             and self.equals(other, container)
         )
 
-    def sees_tables_of(self, other: "Generation", container: str | None = None) -> bool:
-        """Whether both saw the same state of the tables, of all containers or of one."""
-        own = list(self.own_states.items())
-        return (
-            self.states == other.states
-            if container is None
-            else self.states.get(container) == other.states.get(container)
-        ) and all(
+    def sees_tables_of(self, other: "Generation", container: str) -> bool:
+        """Whether both saw the same state of a container's tables."""
+        return self.states.get(container) == other.states.get(container) and all(
             other.own_states.get(place, state) == state
-            for place, state in own
-            if container in (None, place[0])
+            for place, state in list(self.own_states.items())
+            if place[0] == container
         )
 
     def _comparable(self, other: "Generation", key: str) -> Sequence[str]:
