@@ -255,7 +255,7 @@ def _unsha(error: RedisUnavailableError) -> str:
 
 
 def refusal_in(error: BaseException) -> RedisError | None:
-    """What a server said, or that it hung up, where that may be for good; None otherwise."""
+    """The error that a server's answer or hang-up raised, if it may be for good; else None."""
     causes = list(_causes(error))
     for cause in causes:
         sent_elsewhere = isinstance(cause, AskError) and cause is not error  # by a Cluster's node

@@ -17,7 +17,7 @@ from ..exceptions import UnsupportedDriverError
 # Package: the oldest version, and the first that is too new.
 VERSIONS = {"redis": ((8, 0), (9, 0)), "hiredis": ((3, 2), (4, 0))}
 
-# What is overridden, replaced or called: a module of redis-py and what is in it; its parameters,
+# Names that are overridden, replaced or called, each after its module of redis-py; its parameters,
 # beside which there may be others that need not be given.
 _PARAMETERS = {
     "connection AbstractConnection.connect": "self",

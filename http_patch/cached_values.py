@@ -154,7 +154,7 @@ def _decode_union(model: Any, data: bytes) -> Any:
 
 DOMAIN = "odoo.addons.base.models.ir_rule.IrRule._compute_domain"
 XMLID = "odoo.addons.base.models.ir_model.IrModelData._xmlid_lookup"
-# What a rule may say of its user and be shared: that comes from tables in ormcache/tables.py.
+# Fields of its user that a rule may name and be shared: ormcache/tables.py has their tables.
 _OF_USER = {"id", "ids", "partner_id.id", "company_id.id", "company_ids.ids", "all_group_ids.ids"}
 _NAMES = {"user", "time", "company_id", "company_ids", "website", "str", "int", "list", "tuple"}
 

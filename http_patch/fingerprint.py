@@ -66,7 +66,7 @@ class Folder(NamedTuple):
 
 
 class Fingerprint:
-    """What is common to the processes that share values of one database.
+    """The code and files that processes have in common which share values of one database.
 
     :param modules: names of the loaded ones; server-wide ones are added
     :ivar content: equal where code and content of files are equal
@@ -103,7 +103,7 @@ class Fingerprint:
         return self.content.hex()[:16]
 
     def listing(self) -> str:
-        """What went into it, a line a module, to compare two nodes by."""
+        """Its parts, a line a module, to compare two nodes by."""
         lines = [f"{digest.hex()} {name}" for name, digest in self.parts.items()]
         options = ", ".join(f"{option} = {config[option]}" for option in _OPTIONS)
         return "\n".join(
