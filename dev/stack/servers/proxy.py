@@ -1,13 +1,16 @@
-"""TCP proxies before a server: one breaks connections as networks do, one refuses commands."""
+"""TCP proxies before a server: one breaks connections as networks do, one refuses commands, one
+gives wrong answers."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import socketserver
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -116,8 +119,7 @@ class StrictProxy(Proxy):
                         return
                     request.sendall(given or self._ask(server, command))
 
-    @staticmethod
-    def _ask(server: socket.socket, command: list[bytes]) -> bytes:
+    def _ask(self, server: socket.socket, command: list[bytes]) -> bytes:
         server.sendall(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
         reader, answer = hiredis.Reader(notEnoughData=_MORE), b""
         while reader.gets() is _MORE:
@@ -127,3 +129,42 @@ class StrictProxy(Proxy):
             reader.feed(data)
             answer += data
         return answer
+
+
+class LyingProxy(StrictProxy):
+    """A proxy that gives well-formed answers, which are wrong, to chosen commands::
+
+        with LyingProxy(redis.port) as proxy:
+            proxy.lies["HGET"] = b":5\\r\\n"          # to each HGET
+            proxy.lies["CLUSTER SLOTS"] = b"*0\\r\\n"  # of a command with others under its name
+            proxy.lies[script.sha] = b"+OK\\r\\n"      # to one script, by EVALSHA and by EVAL
+            proxy.lies.clear()                      # tells the truth again
+
+    Its clients have its `url`. What was lied about is counted in `told`, by the key of `lies`.
+
+    :param forwards: whether the server is asked all the same, and does what it was told; only the
+        answer is then another
+    """
+
+    def __init__(self, port: int, *, forwards: bool = True) -> None:
+        self.lies: dict[str, bytes] = {}
+        self.told: Counter[str] = Counter()
+        self.forwards = forwards
+        super().__init__(port, lambda command: None if self.forwards else self._lie(command))
+
+    def _lie(self, command: list[bytes]) -> bytes | None:
+        words = [word.decode(errors="replace") for word in command[:2]]
+        names = [words[0].upper(), " ".join(words).upper()]
+        if names[0] == "EVALSHA":
+            names.append(words[1])
+        elif names[0] == "EVAL":
+            names.append(hashlib.sha1(command[1], usedforsecurity=False).hexdigest())
+        for name in names:
+            if name in self.lies:
+                self.told[name] += 1
+                return self.lies[name]
+        return None
+
+    def _ask(self, server: socket.socket, command: list[bytes]) -> bytes:
+        answer = super()._ask(server, command)
+        return answer if (lie := self._lie(command)) is None else lie
