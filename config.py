@@ -47,6 +47,12 @@ def _prefix(text: str) -> str:
     return text
 
 
+def _secret(text: str) -> str:
+    if len(text) < 32:
+        raise ValueError("it is too short")
+    return text
+
+
 def _switch(text: str) -> bool:
     try:
         return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
@@ -89,6 +95,8 @@ class Settings:
     :param prefix: what every key in Redis starts with
     :param timeout: seconds that a request may wait for one answer of Redis
     :param session: whether sessions are stored in Redis
+    :param secret: of the nodes, for sessions without a database; the same on all of them. None: made
+        of the master password's hash, or by each node for itself
     :param session_anonymous_ttl: seconds that the session of somebody who did not log in lives
         without activity; None: as long as the others
     :param ormcache: whether the ormcache is shared through Redis
@@ -102,6 +110,9 @@ class Settings:
     prefix: str = _setting("odoo", _prefix, "letters, digits, '_', '.', '-', parted by ':'")
     timeout: float = _setting(2.0, _timeout, "seconds from 0.05 to 60")
     session: bool = _setting(True, _switch, "true or false")
+    secret: str | None = _setting(
+        None, _secret, "at least 32 characters, such as «openssl rand -hex 32» prints"
+    )
     session_anonymous_ttl: int | None = _setting(
         None, _seconds, "a whole number of seconds, at least 1"
     )
@@ -111,6 +122,8 @@ class Settings:
     def __repr__(self) -> str:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         shown |= {name: masked(url) for name, url in shown.items() if name.endswith("url") and url}
+        if self.secret:
+            shown["secret"] = "***"
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod

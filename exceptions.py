@@ -6,8 +6,10 @@
     * UnsupportedDriverError  redis-py or hiredis is another one: the server must not start
     * ReplacedError           another addon replaced that part: the server must not start
     * CorruptRecordError      what Redis holds in a place was not written for it
+    * NewerRecordError        a newer version of this addon wrote what Redis holds in a place
     * ExpiredRecordError      what Redis holds is right, and too old
     * NotShareableError       a cached value that no other process could use as it is
+    * SecretUnavailableError  PostgreSQL did not say with which secret a session is sealed
     * WrongTypeError          a Redis key holds another type than this addon writes
     * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
         * RedisRefusedError   it answered, and refused: read-only, out of memory, not permitted
@@ -38,12 +40,20 @@ class CorruptRecordError(Error):
     """What is stored does not open: damaged, forged, or moved from another place."""
 
 
+class NewerRecordError(Error):
+    """What is stored has the format of a newer version of this addon."""
+
+
 class ExpiredRecordError(Error):
     """What is stored was made for less time than has passed."""
 
 
 class NotShareableError(Error):
     """A value holds something that cannot be carried faithfully; the message names it."""
+
+
+class SecretUnavailableError(Error):
+    """PostgreSQL did not say what the secret of a database is."""
 
 
 class WrongTypeError(Error):

@@ -2,28 +2,38 @@
 
 ::
 
-    live 1767225600000 604800 2 "production"\\n<12 bytes nonce><sealed JSON>
-    |    |             |      | database
-    |    |             |      uid, or - when nobody is logged in
-    |    |             seconds of inactivity it outlives
-    |    last save or activity, milliseconds since the epoch
-    live, or superseded by a soft rotation
+    1 live 1767225600000 604800 2 "production"\\n<12 bytes nonce><sealed JSON>
+    | |    |             |      | database
+    | |    |             |      uid, or - when nobody is logged in
+    | |    |             seconds of inactivity it outlives
+    | |    last save or activity, milliseconds since the epoch by Redis' clock
+    | live, or superseded by a soft rotation
+    version of this format
 
 The line is what operations need. It is authenticated together with the Redis key, so nothing of a
-record can be changed, and none can be moved, without its refusal. The payload is JSON, as in
-``odoo.tools._vendor.sessions.FilesystemSessionStore``, never pickle.
+record can be changed, and none can be moved, without its refusal. The key of the cipher is derived
+from the sid, which only the browser has, and from a secret that only the servers have. The payload
+is JSON, as in ``odoo.tools._vendor.sessions.FilesystemSessionStore``, never pickle.
+
+All versions begin with the version and the state, because a node tells by these that another
+version wrote a record. A release that changes the format reads both and writes the former one; the
+next release writes the new one. So two neighbouring releases can run side by side.
 """
 
 import json
 import os
+import re
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..exceptions import CorruptRecordError
+from ..exceptions import CorruptRecordError, NewerRecordError
 from ..keys import REMEMBERED_SIDS, SessionPlace
+
+VERSION = 1  # of the records that this release writes, and the newest that it reads
 
 _NONCE_LENGTH = 12
 # What json.dumps makes anew at each call, a third of its time; it keeps nothing between calls.
@@ -31,8 +41,11 @@ _pieces = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
     None, json.JSONEncoder().default, json.encoder.encode_basestring_ascii,
     None, ":", ",", False, False, True,
 )  # fmt: skip
-_cipher = lru_cache(maxsize=REMEMBERED_SIDS)(AESGCM)  # dearer to make than to use
 _decode = json.JSONDecoder().raw_decode  # what is authenticated has no white space to look for
+_is_line = re.compile(
+    rb'([1-9]\d{0,8}) (?:live|superseded) \d{1,18} \d{1,10} (?:-|-?\d{1,18}) (null|".*")'
+).fullmatch
+_has_version = re.compile(rb"([1-9]\d{0,8}) \w+ ").match
 
 
 class SessionRecord(NamedTuple):
@@ -52,7 +65,12 @@ class SessionRecord(NamedTuple):
     @property
     def superseded(self) -> bool:
         """Whether a soft rotation replaced the sid."""
-        return self.raw.startswith(b"superseded ")
+        return self.raw.startswith(b"superseded ", self.raw.index(b" ") + 1)
+
+    @property
+    def has_user(self) -> bool:
+        """Whether somebody was logged in, whatever became of the data since."""
+        return self.raw.split(b" ", 5)[4] != b"-"
 
 
 def _encode(value: object) -> str:
@@ -60,34 +78,75 @@ def _encode(value: object) -> str:
     return "".join(_pieces(value, 0))
 
 
-def seal(place: SessionPlace, data: dict[str, Any], *, seen: float, ttl: int) -> bytes:
+@lru_cache(maxsize=REMEMBERED_SIDS)  # dearer to make than to use
+def _cipher(of_sid: bytes, of_servers: str) -> AESGCM:
+    key = blake2b(of_servers.encode(), key=of_sid, digest_size=32, person=b"odoo session")
+    return AESGCM(key.digest())
+
+
+def seal(
+    place: SessionPlace, secret: str, data: dict[str, Any], *, seen: float, ttl: int
+) -> bytes:
     """The bytes to store for a session.
 
+    :param secret: what only the servers know, of the database that ``data`` names
     :raises TypeError: when the data are not JSON
     """
     state = "superseded" if "next_sid" in data else "live"
     uid = uid if isinstance(uid := data.get("uid"), int) and uid else "-"
-    header = f"{state} {int(seen * 1000)} {ttl} {uid} {_encode(data.get('db'))}\n".encode()
+    header = f"{VERSION} {state} {int(seen * 1000)} {ttl} {uid} {_named(data)}\n".encode()
     nonce = os.urandom(_NONCE_LENGTH)
-    sealed = _cipher(place.secret).encrypt(nonce, _encode(data).encode(), _bound(place, header))
-    return header + nonce + sealed
+    cipher = _cipher(place.secret, secret)
+    return header + nonce + cipher.encrypt(nonce, _encode(data).encode(), _bound(place, header))
 
 
-def unseal(place: SessionPlace, raw: bytes) -> SessionRecord:
-    """The session that ``seal`` made these bytes of.
+def database_of(raw: object) -> str | None:
+    """The database whose secret a record is to be opened with, as the record says.
 
+    Nothing vouches for it until the record was opened.
+
+    :raises CorruptRecordError: when these bytes are no record
+    :raises NewerRecordError: when they are one of a later version
+    """
+    if not isinstance(raw, bytes):
+        raise CorruptRecordError("it is no text")
+    if (version := _has_version(raw)) and int(version[1]) > VERSION:
+        raise NewerRecordError(
+            f"its format is version {version[1].decode()}; this release reads up to {VERSION}"
+        )
+    line = _is_line(raw.partition(b"\n")[0])
+    if not line:
+        raise CorruptRecordError("it is no record")
+    try:
+        return json.loads(line[2])  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise CorruptRecordError("it names no database") from error
+
+
+def unseal(place: SessionPlace, secret: str, raw: bytes) -> SessionRecord:
+    """The session that ``seal`` made these bytes of; :func:`database_of` has read them before.
+
+    :param secret: of the database that the record names
     :raises CorruptRecordError: when anything of it, or its place, is not as it was sealed
     """
     line, newline, rest = raw.partition(b"\n")
     try:
-        payload = _cipher(place.secret).decrypt(
+        payload = _cipher(place.secret, secret).decrypt(
             rest[:_NONCE_LENGTH], rest[_NONCE_LENGTH:], _bound(place, line + newline)
         )
     except (InvalidTag, ValueError) as error:
         raise CorruptRecordError("it does not open") from error
-    # Authenticated from here on: only a holder of the sid can have written it.
-    _state, seen, ttl, _uid, _db = line.split(b" ", 4)
-    return SessionRecord(_decode(payload.decode())[0], int(seen) / 1000, int(ttl), raw)
+    # Authenticated from here on: a server that knows the secret of the named database wrote it.
+    _version, _state, seen, ttl, _uid, db = line.split(b" ", 5)
+    data = _decode(payload.decode())[0]
+    if _named(data).encode() != db:
+        raise CorruptRecordError("it is of another database than it says")
+    return SessionRecord(data, int(seen) / 1000, int(ttl), raw)
+
+
+def _named(data: dict[str, Any]) -> str:
+    """The database of a session, as JSON; a session has one or none."""
+    return _encode(db if isinstance(db := data.get("db"), str) else None)
 
 
 def _bound(place: SessionPlace, header: bytes) -> bytes:

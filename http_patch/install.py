@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Any
 
 from odoo.tools import config
@@ -11,10 +12,11 @@ from ..config import Settings
 from ..connection import RedisServer
 from ..exceptions import RedisUnavailableError, ReplacedError, UnsupportedOdooError
 from ..ormcache import RemoteTier, SharedOrmcache
-from ..sessions import RedisSessionStore
+from ..sessions import RedisSessionStore, ServerSecrets
 from . import (
     STOPS,
     cached_values,
+    database_secret,
     in_force,
     ir_config_parameter,
     ir_cron,
@@ -161,9 +163,13 @@ def _session_store(settings: Settings) -> RedisSessionStore:
         timeout=settings.timeout,
         request=request.at_hand,
     )
+    secrets = ServerSecrets(
+        _node_secret(settings), read=database_secret.read, at_hand=database_secret.at_hand
+    )
     store = RedisSessionStore(
         server,
         prefix=settings.prefix,
+        secrets=secrets,
         anonymous_ttl=settings.session_anonymous_ttl,
         lifetime_of=request.request_lifetime,
         session_at_hand=request.session_at_hand,
@@ -178,6 +184,22 @@ def _session_store(settings: Settings) -> RedisSessionStore:
         "Sessions are stored in Redis at %s under %s:session:*", server.shown_url, settings.prefix
     )
     return store
+
+
+def _node_secret(settings: Settings) -> str:
+    """The secret of sessions without a database."""
+    if settings.secret:
+        return settings.secret
+    # A hash holds a salt, which nobody can guess; a password may be guessed from what it sealed.
+    master = config["admin_passwd"] or ""
+    if master.startswith("$pbkdf2"):
+        return str(master)
+    if len(config["db_name"]) != 1:
+        _logger.warning(
+            "Set secret in [redis], the same on all nodes: until then a session without a database "
+            "is known to the node that began it only, and until it restarts"
+        )
+    return token_hex(32)
 
 
 def _remote_tier(settings: Settings) -> RemoteTier:

@@ -1,15 +1,25 @@
 """What is done with a session, each one atomic step on one key.
 
-Constant texts; data reach them as arguments only. What would undo another's change is not done when
-it comes late (``DEADLINE``): from a buffer, when Redis or the network was stopped for a while, and
-whoever asked for it was told that it was not done. A field whose value starts with the «s» of
-«superseded» is a sid that a soft rotation replaced: it is never made live again.
+Constant texts; data reach them as arguments only. Each of them that changes what is there ends with
+a deadline (``DEADLINE``), after which it does nothing: it may come late from a buffer, when Redis or
+the network was stopped for a while, and whoever asked for it was told that it was not done.
+
+A value begins with the version of its format and its state (``codec.session``). A superseded sid,
+which a soft rotation replaced, is never made live again. A record of a newer version stays as it is.
 """
 
+from ..codec.session import VERSION
 from ..connection import LATE, Script
 
 # What SAVE is to do with a session that is not there, and with the siblings of one that is.
 KEEP, CREATE, ALONE = b"keep", b"create", b"alone"
+SAVED, REVOKED, SUPERSEDED, TAKEN, NEWER = b"saved", b"revoked", b"superseded", b"taken", b"newer"
+OUTCOMES = {SAVED, REVOKED, SUPERSEDED, TAKEN, NEWER}
+COUNTS = {0, 1}  # of keys or fields that the other scripts changed
+
+# The field, beside the sids' own, that names the field of the sid that a soft rotation issued, as
+# long as no browser has presented that sid.
+ISSUED = "issued"
 
 _IN_TIME = f"""
 local now = redis.call('TIME')
@@ -25,22 +35,32 @@ local is_foreign = type(current) == 'table'
 if is_foreign and not string.find(current.err, 'WRONGTYPE', 1, true) then
     return current
 end
+local function is_superseded(value)
+    return string.find(value, '^%d+ superseded ') ~= nil
+end
 """
 
 # Asks for a field as one who changes it: a replica, which may not have it yet, refuses, and so does
-# a primary that was told to do nothing without its replicas. ARGV: field
-FIND = Script("""
+# a primary that was told to do nothing without its replicas. ARGV: field, a proof to answer with:
+# that there is nothing is believed of an answer that has it only.
+FIND = Script(
+    _CURRENT
+    + """
+if is_foreign then
+    return {ARGV[2], 'of another type'}
+end
 redis.call('HDEL', KEYS[1], '')
-return redis.call('HGET', KEYS[1], ARGV[1])
-""")
+return {ARGV[2], current}
+"""
+)
 
-# ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings,
-# the deadline. None is created beside others: who has an old sid, or knows an identifier only, is
-# not to change how long its sessions live, or end them.
+# ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings.
+# None is created beside others: who has an old sid, or knows an identifier only, is not to change
+# how long its sessions live, or end them.
 SAVE = Script(
     _IN_TIME
     + _CURRENT
-    + """
+    + f"""
 if is_foreign then
     redis.call('UNLINK', KEYS[1])
     current = false
@@ -52,7 +72,9 @@ if not current then
     if redis.call('EXISTS', KEYS[1]) == 1 then
         return 'taken'
     end
-elseif string.sub(current, 1, 1) == 's' and string.sub(ARGV[2], 1, 1) ~= 's' then
+elseif (tonumber(string.match(current, '^(%d+) ')) or 0) > {VERSION} then
+    return 'newer'
+elseif is_superseded(current) and not is_superseded(ARGV[2]) then
     return 'superseded'
 end
 if ARGV[4] == 'alone' then
@@ -64,8 +86,7 @@ return 'saved'
 """
 )
 
-# ARGV: field, the value expected there ("" for none), ttl (ms), then fields and values to set,
-# the deadline
+# ARGV: field, the value expected there ("" for none), ttl (ms), then fields and values to set
 EXCHANGE = Script(
     _IN_TIME
     + _CURRENT
@@ -83,22 +104,34 @@ return 1
 """
 )
 
-# The end of all the sids of a session that has another identifier now. ARGV: the deadline
-LEAVE = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
+# The end of all the sids of a session
+END = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
 
 # ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one with all
 # its family.
 DELETE = Script(
-    _CURRENT
+    _IN_TIME
+    + _CURRENT
     + """
 if not is_foreign then
     if not current or (ARGV[2] ~= '' and current ~= ARGV[2]) then
         return 0
     end
-    if string.sub(current, 1, 1) == 's' then
+    if is_superseded(current) then
         return redis.call('HDEL', KEYS[1], ARGV[1])
     end
 end
 return redis.call('UNLINK', KEYS[1])
+"""
+)
+
+# A browser has presented the sid that was issued. ARGV: its field
+PRESENTED = Script(
+    _IN_TIME
+    + """
+if redis.call('HGET', KEYS[1], 'issued') ~= ARGV[1] then
+    return 0
+end
+return redis.call('HDEL', KEYS[1], 'issued')
 """
 )

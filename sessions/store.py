@@ -1,15 +1,18 @@
 """The sessions of all databases, in Redis.
 
 One HASH per session identifier; one field of it per sid of that soft-rotated family; each value
-sealed with a key that only the sid gives (see ``codec.session``). Every change is one script on one
-key. A Redis that does not answer raises: it never looks like a session that is not there.
+sealed with a key that takes the sid and a secret of the servers (see ``codec.session``). Every change
+is one script on one key. A Redis that does not answer, or not as Redis would, raises: it never looks
+like a session that is not there. Times are by Redis' clock, because nodes may disagree.
 """
 
+import contextlib
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 from odoo import http
@@ -20,12 +23,15 @@ from psycopg2.pool import PoolError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from ..codec.session import SessionRecord, seal, unseal
+from ..codec.session import SessionRecord, database_of, seal, unseal
 from ..connection import DEADLINE, RedisServer
 from ..exceptions import (
     CorruptRecordError,
+    Error,
+    NewerRecordError,
     RedisRefusedError,
     RedisUnavailableError,
+    SecretUnavailableError,
     WrongTypeError,
 )
 from ..keys import (
@@ -38,12 +44,14 @@ from ..keys import (
 )
 from . import scripts
 from .activity import ActivityFile
+from .secrets import ServerSecrets
 from .session import RedisSession
 
 _logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds, what a client is told to wait after a 503
 ROTATION_ATTEMPTS = 10
+LOST_ROTATIONS = 10  # in a row, whose answers no browser got
 REFUSALS_LOGGED = 10.0  # seconds between two lines in the log
 MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 # Activity is written down once per 1/60 of the timeout at most, and once a minute at most: an idle
@@ -91,10 +99,12 @@ class RedisSessionStore(SessionStore):
     * ``save`` of a session that was revoked meanwhile does nothing (it would come back);
     * ``rotate(soft=True)`` on several nodes at once gives one successor;
     * ``delete`` of a live sid takes the sids it superseded along;
+    * a sid whose successor never reached the browser leads to it, see :meth:`presented`;
     * the timeout runs from the last activity, see :meth:`touch`.
 
     :param server: where the sessions are
     :param prefix: what their keys start with
+    :param secrets: of the servers; without one of them no content is accepted
     :param anonymous_ttl: seconds for sessions without a user; None: as the others
     :param lifetime_of: gives ``sessions.max_inactivity_seconds`` of a session's database, or None
         where it cannot be known now
@@ -108,6 +118,7 @@ class RedisSessionStore(SessionStore):
         server: RedisServer,
         *,
         prefix: str,
+        secrets: ServerSecrets,
         anonymous_ttl: int | None = None,
         lifetime_of: Callable[[Any], int | None] = lambda session: None,
         session_at_hand: Callable[[], Any] = lambda: None,
@@ -115,6 +126,7 @@ class RedisSessionStore(SessionStore):
         super().__init__(RedisSession)
         self._server = server
         self._prefix = prefix
+        self._secrets = secrets
         self._anonymous_ttl = anonymous_ttl
         self._lifetime_of = lifetime_of
         self._session_at_hand = session_at_hand
@@ -136,7 +148,7 @@ class RedisSessionStore(SessionStore):
             self.save(session)
             self.rotate(self.get(session.sid), None, soft=True)
             # The text, where others would run what the server has already.
-            self._execute("EVAL", scripts.DELETE.text, 1, place.key, place.field, b"")
+            self._execute("EVAL", scripts.DELETE.text, 1, place.key, place.field, b"", DEADLINE)
             self.get_missing_session_identifiers([session.sid[:IDENTIFIER_LENGTH]])
             self.delete_from_identifiers([session.sid[:IDENTIFIER_LENGTH]])
             self.get(session.sid)
@@ -165,9 +177,45 @@ class RedisSessionStore(SessionStore):
         if record is None:
             return self.new()
         if self._is_expired(record):
-            self._run(scripts.DELETE, place.key, place.field, record.raw)
+            self._run(scripts.DELETE, place, record.raw, DEADLINE, among=scripts.COUNTS)
             return self.new()
+        if record.superseded:
+            self._shift_deletion(record.data, time.time() - self._now())
         return RedisSession.from_record(record, sid)
+
+    def presented(self, session: Any) -> str | None:
+        """Take note that a browser has sent the sid of this session, which was read with it.
+
+        A soft rotation issues another sid. If its answer is lost the browser goes on with the old
+        one, which Odoo refuses after ``SESSION_DELETION_TIMER`` seconds. So as long as nobody has
+        presented the issued sid, the old one leads to it.
+
+        :return: the issued sid, whose session is to be served instead; or None
+        """
+        record = getattr(session, "record", None)
+        if record is None or not (record.superseded or "gc_previous_sessions" in session):
+            return None
+        place = self._place_of(session.sid)
+        try:
+            issued = self._execute("HGET", place.key, scripts.ISSUED)
+            if issued == place.field.encode():
+                self._run(scripts.PRESENTED, place, DEADLINE)
+            elif isinstance(issued, bytes):
+                return self._issued_after(session, issued.decode(errors="replace"))
+        except (SessionStoreUnavailable, WrongTypeError) as error:
+            _logger.debug("Whether a sid was presented is not known: %s", error)
+        return None
+
+    def _issued_after(self, session: Any, field: str) -> str | None:
+        """The sid with that field, if the rotations of this session end there."""
+        for _rotation in range(LOST_ROTATIONS):
+            next_sid = session.get("next_sid")
+            if not is_valid_sid(next_sid):
+                return None
+            if self._place_of(next_sid).field == field:
+                return str(next_sid)
+            session = self.get(next_sid)
+        return None
 
     def save(self, session: Any) -> None:
         """Store a session, with its timeout; mirrors ``FilesystemSessionStore.save``.
@@ -205,15 +253,15 @@ class RedisSessionStore(SessionStore):
             if not session.activity.is_touched():
                 return None
             interval = min(interval, TOUCHED_INTERVAL)
-        if time.time() - record.seen < interval:
+        if abs(self._now() - record.seen) < interval:
             return None
         place = self._place_of(session.sid)
         try:
             # record.data may be the session's own, changed since: what was stored is in the bytes.
-            data = unseal(place, record.raw).data
+            data = self._opened(place, record.raw).data
             noted = self._sealed(place, data, self._ttl(session))
             return noted.ttl if self._exchange(place, record, noted.ttl, (place, noted)) else None
-        except (CorruptRecordError, RedisUnavailableError) as error:
+        except (CorruptRecordError, SessionStoreUnavailable) as error:
             _logger.debug("Activity not noted: %s", error)
             return None
 
@@ -235,7 +283,9 @@ class RedisSessionStore(SessionStore):
         """
         if "gc_previous_sessions" not in session or "next_sid" in session:
             return
-        if session["create_time"] + http.SESSION_DELETION_TIMER >= time.time():
+        if getattr(session, "is_awaited", False):  # its browser still has one of these
+            return
+        if session["create_time"] + http.SESSION_DELETION_TIMER >= self._now():
             return
         was_dirty = session.is_dirty
         del session["gc_previous_sessions"]
@@ -251,7 +301,7 @@ class RedisSessionStore(SessionStore):
         """Those of ``identifiers`` under which there is no session."""
         asked = list(dict.fromkeys(identifiers))
         valid = [identifier for identifier in asked if is_valid_identifier(identifier)]
-        found = self._run_many("EXISTS", valid)
+        found = self._run_many(valid, "EXISTS")
         return set(asked).difference(
             identifier for identifier, exists in zip(valid, found, strict=True) if exists
         )
@@ -265,7 +315,8 @@ class RedisSessionStore(SessionStore):
             raise ValueError(
                 "Identifier format incorrect, did you pass in a string instead of a list?"
             )
-        self._run_many("UNLINK", identifiers)
+        # The text, because a server may not know the script, and all are sent at once.
+        self._run_many(identifiers, "EVAL", scripts.END.text, 1, last=DEADLINE)
 
     def vacuum(self, max_lifetime: int = http.SESSION_LIFETIME) -> None:
         """Learn the timeout of the current database; there is nothing to search for.
@@ -281,7 +332,7 @@ class RedisSessionStore(SessionStore):
     def learn(self, db: str | None, max_inactivity: int) -> None:
         """Take note of a database's ``sessions.max_inactivity_seconds``, as of now."""
         seconds = min(max(1, math.ceil(max_inactivity)), MAX_LIFETIME)
-        self._lifetimes[db] = _Lifetime(seconds, time.time())
+        self._lifetimes[db] = _Lifetime(seconds, self._now())
 
     # -- for addons that know of files ------------------------------------------------------------
 
@@ -295,7 +346,8 @@ class RedisSessionStore(SessionStore):
         if not isinstance(session, RedisSession) or session.sid != sid:
             raise NotImplementedError(NO_FILES.format("get_session_filename of another session"))
         if session.activity is None:
-            session.activity = ActivityFile(session.record.seen if session.record else time.time())
+            idle = self._now() - session.record.seen if session.record else 0.0
+            session.activity = ActivityFile(time.time() - idle)
         return session.activity.path
 
     def __getattr__(self, name: str) -> Any:
@@ -310,33 +362,51 @@ class RedisSessionStore(SessionStore):
         place = self._place_of(session.sid)
         record = self._sealed(place, session._Session__data, self._ttl(session))
         outcome = self._write(place, record, how)
-        if outcome == b"saved":
+        if outcome == scripts.SAVED:
             self._remember(session, record)
-        elif outcome == b"taken":  # an old sid, or one that was made up
+        elif outcome == scripts.TAKEN:  # an old sid, or one that was made up
             session.sid = self.generate_key()
             self._save(session, how)
+        elif outcome == scripts.NEWER:
+            raise self._unavailable(NewerRecordError(f"{place.key} has a newer format"))
         else:
             self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
 
     def _write(self, place: SessionPlace, record: SessionRecord, how: bytes) -> bytes:
         outcome: bytes = self._run(
-            scripts.SAVE, place.key, place.field, record.raw, record.ttl * 1000, how, DEADLINE
+            scripts.SAVE, place, record.raw, record.ttl * 1000, how, DEADLINE, among=scripts.OUTCOMES
         )
         return outcome
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
+        """Two steps, because the sessions have two keys; the end of one needs no memory in Redis.
+
+        A logout ends the session first, and is done whatever becomes of its successor, which has
+        nobody logged in. Otherwise the successor comes first, because the user goes on with it:
+        if either step fails, the former session is as it was.
+        """
         old, record_of_old = self._place_of(session.sid), getattr(session, "record", None)
+        is_logout = record_of_old is not None and record_of_old.has_user and not session.uid
         session.sid = self.generate_key()
         self._renew(session, env)
         place = self._place_of(session.sid)
-        record = self._sealed(place, dict(session), self._ttl(session))
-        self._write(place, record, scripts.CREATE)
-        self._remember(session, record)
-        # Last: whatever fails before leaves the old session as it was. So it is not done late.
-        if record_of_old is not None and self._is_valid(old, record_of_old):
-            self._run(scripts.LEAVE, old.key, DEADLINE)
+        record = self._sealed(place, session._Session__data, self._ttl(session))
+        if is_logout:
+            self._delete(old, record_of_old)
+            try:
+                self._create(session, place, record)
+            except SessionStoreUnavailable as error:
+                session.is_dirty = False
+                _logger.info("Nobody is logged in any more, in a session not stored: %s", error)
         else:
-            self._delete(old, None)
+            self._create(session, place, record)
+            self._delete(old, record_of_old)
+
+    def _create(self, session: Any, place: SessionPlace, record: SessionRecord) -> None:
+        outcome = self._write(place, record, scripts.CREATE)
+        if outcome != scripts.SAVED:
+            raise self._unavailable(RedisUnavailableError(f"{place.key} was {outcome.decode()}"))
+        self._remember(session, record)
 
     def _rotate_softly(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)
@@ -364,7 +434,9 @@ class RedisSessionStore(SessionStore):
                 session.sid = current.data["next_sid"]
                 self._remember(session, None)
                 return
-            if self._exchange(old, current, ttl, (old, left), (new, record)):
+            if self._exchange(
+                old, current, ttl, (old, left), (new, record), issued=new.field
+            ):
                 session.sid = next_sid
                 session.update(successor)
                 session.should_rotate = False
@@ -385,21 +457,46 @@ class RedisSessionStore(SessionStore):
             assert env, "saving this session requires an environment"
             session.session_token = security.compute_session_token(session, env)
         session.should_rotate = False
-        session["create_time"] = time.time()
+        session["create_time"] = self._now()
 
     def _read(self, place: SessionPlace) -> SessionRecord | None:
         """What is stored there; whatever does not open counts as nothing, and is logged.
 
-        That there is nothing is asked twice: it is believed of a server that takes changes.
+        That nothing opens is asked twice: it is believed of a server that takes changes, and that
+        answers as the script does.
         """
+        with contextlib.suppress(CorruptRecordError, WrongTypeError):
+            return self._opened(place, self._execute("HGET", place.key, place.field))
+        proof = token_hex(8)
+        answer = self._run(scripts.FIND, place, proof)
+        if not isinstance(answer, list) or len(answer) != 2 or answer[0] != proof.encode():
+            raise self._strange(answer)
+        if answer[1] is None:
+            return None
         try:
-            raw = self._execute("HGET", place.key, place.field)
-            if raw is None:
-                raw = self._run(scripts.FIND, place.key, place.field)
-            return None if raw is None else unseal(place, raw)
-        except (CorruptRecordError, WrongTypeError) as error:
+            return self._opened(place, answer[1])
+        except CorruptRecordError as error:
             _logger.warning("What is stored under %s is refused: %s", place.key, error)
             return None
+
+    def _opened(self, place: SessionPlace, raw: Any) -> SessionRecord:
+        """The record of these bytes.
+
+        :raises CorruptRecordError: when no server that knows the secret of its database sealed it
+        :raises SessionStoreUnavailable: when it is not known whether one did
+        """
+        try:
+            db = database_of(raw)
+            secret = self._secrets.to_open(db)
+            try:
+                return unseal(place, secret, raw)
+            except CorruptRecordError:
+                current = self._secrets.read_again(db)
+                if current == secret:
+                    raise
+                return unseal(place, current, raw)
+        except (NewerRecordError, SecretUnavailableError) as error:
+            raise self._unavailable(error) from error
 
     def _exchange(
         self,
@@ -407,26 +504,34 @@ class RedisSessionStore(SessionStore):
         expected: SessionRecord | None,
         ttl: int,
         *written: tuple[SessionPlace, SessionRecord],
+        issued: str | None = None,
     ) -> bool:
-        """Write records of one hash if ``place`` still holds what is expected; whether it did."""
+        """Write records of one hash if ``place`` still holds what is expected; whether it did.
+
+        :param issued: the field of a sid that a browser is to present
+        """
         values = [text for where, record in written for text in (where.field, record.raw)]
+        if issued:
+            values += [scripts.ISSUED, issued]
         raw = expected.raw if expected else b""
-        arguments = (place.field, raw, ttl * 1000, *values, DEADLINE)
-        return bool(self._run(scripts.EXCHANGE, place.key, *arguments))
+        done = self._run(
+            scripts.EXCHANGE, place, raw, ttl * 1000, *values, DEADLINE, among=scripts.COUNTS
+        )
+        return bool(done)
 
     def _delete(self, place: SessionPlace, record: SessionRecord | None) -> None:
         """Delete what was valid when it was read with all its family; decide there otherwise."""
         if record is not None and self._is_valid(place, record):
-            self._execute("UNLINK", place.key)
+            self._run(scripts.END, place, DEADLINE, among=scripts.COUNTS)
         else:
-            self._run(scripts.DELETE, place.key, place.field, b"")
+            self._run(scripts.DELETE, place, b"", DEADLINE, among=scripts.COUNTS)
 
     def _is_valid(self, place: SessionPlace, record: SessionRecord) -> bool:
         """Whether it authenticates: live, or superseded a moment ago."""
         if not record.superseded:
             return True
         try:
-            return bool(unseal(place, record.raw).data["deletion_time"] > time.time())
+            return bool(self._opened(place, record.raw).data["deletion_time"] > self._now())
         except (CorruptRecordError, KeyError):
             return False
 
@@ -434,8 +539,24 @@ class RedisSessionStore(SessionStore):
         return session_place(self._prefix, sid)
 
     def _sealed(self, place: SessionPlace, data: dict[str, Any], ttl: int) -> SessionRecord:
-        now = time.time()
-        return SessionRecord(data, now, ttl, seal(place, data, seen=now, ttl=ttl))
+        now = self._now()
+        if "next_sid" in data:
+            data = dict(data)
+            self._shift_deletion(data, now - time.time())
+        try:
+            secret = self._secrets.to_seal(data.get("db"))
+        except SecretUnavailableError as error:
+            raise self._unavailable(error) from error
+        raw = seal(place, secret, data, seen=now, ttl=ttl)
+        return SessionRecord(data, now, ttl, raw)
+
+    def _shift_deletion(self, data: dict[str, Any], seconds: float) -> None:
+        """Between Redis' clock, by which records are, and this node's, which Odoo looks at."""
+        if isinstance(moment := data.get("deletion_time"), (int, float)):
+            data["deletion_time"] = moment + seconds
+
+    def _now(self) -> float:
+        return self._server.now()
 
     def _remember(self, session: Any, record: SessionRecord | None) -> None:
         if isinstance(session, RedisSession):
@@ -462,7 +583,7 @@ class RedisSessionStore(SessionStore):
         Redis drops it by its own; but it may have been idle too long already when a lower timeout
         of its database was learnt. What came of the timeout since is not known.
         """
-        now = time.time()
+        now = self._now()
         if self._anonymous_ttl is None or record.data.get("uid"):
             learnt = self._lifetimes.get(record.data.get("db"))
             # The clock may have been set back since it was learnt.
@@ -478,25 +599,55 @@ class RedisSessionStore(SessionStore):
         except RedisUnavailableError as error:
             raise self._unavailable(error) from error
 
-    def _run(self, script: Any, key: str, *arguments: Any) -> Any:
+    def _run(
+        self, script: Any, place: SessionPlace, *arguments: Any, among: set[Any] | None = None
+    ) -> Any:
+        """Run a script for the field of a place.
+
+        :param among: the answers that it may give
+        """
         try:
-            return self._server.evaluate(script, key, *arguments)
+            answer = self._server.evaluate(script, place.key, place.field, *arguments)
         except RedisUnavailableError as error:
             raise self._unavailable(error) from error
+        if among is not None:
+            self._among(among, answer)
+        return answer
 
-    def _run_many(self, command: str, identifiers: Sequence[str]) -> Sequence[Any]:
-        """One ``command`` for the key of each identifier."""
+    def _run_many(
+        self, identifiers: Sequence[str], *command: Any, last: Any = None
+    ) -> Sequence[int]:
+        """One ``command`` for the key of each identifier; it answers with a number.
+
+        :param last: an argument after the key
+        """
+        end = () if last is None else (last,)
         try:
-            return self._server.execute_many(
-                [(command, identifier_key(self._prefix, i)) for i in identifiers]
+            answers = self._server.execute_many(
+                [(*command, identifier_key(self._prefix, i), *end) for i in identifiers]
             )
         except RedisUnavailableError as error:
             raise self._unavailable(error) from error
+        for answer in answers:
+            self._among(scripts.COUNTS, answer)
+        return answers
 
-    def _unavailable(self, error: RedisUnavailableError) -> SessionStoreUnavailable:
+    def _among(self, expected: set[Any], answer: Any) -> None:
+        if not isinstance(answer, (bytes, int)) or answer not in expected:
+            raise self._strange(answer)
+
+    def _strange(self, answer: Any) -> SessionStoreUnavailable:
+        """Of something between that answers for Redis, and not as Redis does."""
+        told = f"Redis at {self._server.shown_url} gave an answer of another kind: {answer!r:.40}"
+        return self._unavailable(RedisRefusedError(told))
+
+    def _unavailable(self, error: Error) -> SessionStoreUnavailable:
         # Of silence the server tells itself.
         now = time.monotonic()
-        if isinstance(error, RedisRefusedError) and now - self._refused >= REFUSALS_LOGGED:
+        is_silence = isinstance(error, RedisUnavailableError) and not isinstance(
+            error, RedisRefusedError
+        )
+        if not is_silence and now - self._refused >= REFUSALS_LOGGED:
             self._refused = now
             _logger.warning("Refused: %s", error)
         return SessionStoreUnavailable()

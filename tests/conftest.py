@@ -155,14 +155,15 @@ def raw(redis):
 def make_store():
     """Build a RedisSessionStore on a server; each with a prefix of its own."""
     from odoo.addons.redis_session_ormcache.connection import RedisServer
-    from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore
+    from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore, ServerSecrets
 
     stores = []
+    secrets = ServerSecrets("of the node", read="of {}".format)
 
-    def make(redis, *, prefix=None, timeout=TIMEOUT, **options):
+    def make(redis, *, prefix=None, timeout=TIMEOUT, secrets=secrets, **options):
         server = RedisServer(redis.url, half="sessions", timeout=timeout)
         prefix = prefix or f"odoo:test-{uuid.uuid4().hex}"
-        stores.append(RedisSessionStore(server, prefix=prefix, **options))
+        stores.append(RedisSessionStore(server, prefix=prefix, secrets=secrets, **options))
         return stores[-1]
 
     yield make

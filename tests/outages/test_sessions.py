@@ -215,25 +215,53 @@ def test_nothing_is_there_only_for_a_server_that_takes_changes(own_redis, make_s
     assert store.get("A" * 84).is_new
 
 
-@pytest.mark.parametrize("change", ["save", "rotate softly"])
+def test_a_logout_needs_no_memory(own_redis, make_store, new_session, caplog):
+    """A session ends though Redis is out of memory; a login, which needs some, changes nothing."""
+    caplog.set_level(logging.INFO, "odoo.addons.redis_session_ormcache")
+    store = make_store(own_redis)
+    user, visitor = new_session(store, uid=2), new_session(store, uid=None, cart=7)
+    for session in (user, visitor):
+        store.save(session)
+    old = user.sid
+    own_redis.cli("CONFIG", "SET", "maxmemory", "1")
+    user = store.get(old)
+    user.clear()
+    store.rotate(user, None)
+    assert not user.is_dirty
+    assert store.get(old).is_new
+    assert store.get(user.sid).is_new
+    assert "Nobody is logged in any more" in caplog.text
+    sid = visitor.sid
+    with pytest.raises(SessionStoreUnavailable):
+        store.rotate(store.get(sid), None)
+    assert store.get(sid)["cart"] == 7
+
+
+@pytest.mark.parametrize("change", ["save", "rotate softly", "log out", "delete", "revoke"])
 def test_what_was_given_up_is_not_done_later(own_redis, make_store, new_session, change):
     """A change that waits in a buffer when Redis hangs undoes nothing when it goes on."""
     store, other = (make_store(own_redis, prefix="odoo") for _node in range(2))
     store.check()  # the server knows the scripts
-    session = new_session(store, a=0, uid=None)
+    session = new_session(store, a=0, uid=2 if change == "log out" else None)
     store.save(session)
     late = store.get(session.sid)
-    late["a"] = 1
-    execute = store._server.execute
+    late.update(a=1, uid=None)
+    calls = {
+        "save": lambda: store.save(late),
+        "rotate softly": lambda: store.rotate(late, None, True),
+        "log out": lambda: store.rotate(late, None),
+        "delete": lambda: store.delete(late),
+        "revoke": lambda: store.delete_from_identifiers([session.sid[:42]]),
+    }
+    for name in ("execute", "execute_many"):
 
-    def hanging(*command):
-        if command[0] == "EVALSHA":
+        def hanging(*command, original=getattr(store._server, name)):
             own_redis.pause()
-        return execute(*command)
+            return original(*command)
 
-    store._server.execute = hanging
+        setattr(store._server, name, hanging)
     with pytest.raises(SessionStoreUnavailable):
-        store.save(late) if change == "save" else store.rotate(late, None, True)
+        calls[change]()
     own_redis.resume()
     own_redis.cli("PING")  # what waited before was read before
     kept = other.get(session.sid)
@@ -253,7 +281,7 @@ def test_a_rotation_that_failed_leaves_the_old_session(own_redis, make_store, ne
     execute = store._server.execute
 
     def hanging(*command):
-        if command[0] == "UNLINK" or scripts.LEAVE.sha in command:
+        if scripts.END.sha in command:
             own_redis.pause()
         return execute(*command)
 

@@ -1,0 +1,59 @@
+"""The secrets of the servers, without which nobody seals a session that they would open.
+
+All nodes that serve a database can read its ``database.secret``, Redis never sees it, and stock
+Odoo logs the database's users out when it changes, because ``session_token`` is made with it. So a
+session with a database is sealed with that. The others have nobody logged in, and are sealed with a
+secret of the node.
+"""
+
+from collections.abc import Callable
+
+LONGEST_NAME = 63  # bytes of a database's name in PostgreSQL
+
+
+class ServerSecrets:
+    """The secret for each database; a process reads it once, and again when a record does not open.
+
+    :param node: of sessions without a database, or with one that has no secret
+    :param read: gives ``database.secret`` of a database, None where it has none; raises
+        ``SecretUnavailableError`` when PostgreSQL does not say
+    :param at_hand: gives the same as the request at hand knows it; None where that is not known
+    """
+
+    def __init__(
+        self,
+        node: str,
+        *,
+        read: Callable[[str], str | None],
+        at_hand: Callable[[str], str | None] = lambda db: None,
+    ) -> None:
+        self._node, self._read, self._at_hand = node, read, at_hand
+        self._known: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<ServerSecrets of {sorted(self._known)}>"
+
+    def to_seal(self, db: str | None) -> str:
+        """The secret as of now, as far as this process knows."""
+        if db and (secret := self._at_hand(db)):
+            self._known[db] = secret
+            return secret
+        return self.to_open(db)
+
+    def to_open(self, db: str | None) -> str:
+        """The secret as this process read it last."""
+        return (self._known.get(db) if db else self._node) or self.read_again(db)
+
+    def read_again(self, db: str | None) -> str:
+        """The secret as PostgreSQL has it now: another one if the database was restored or copied.
+
+        :param db: also a name that nobody vouches for
+        """
+        if not db or len(db.encode(errors="replace")) > LONGEST_NAME or "\0" in db:
+            return self._node
+        secret = self._read(db)
+        if secret:
+            self._known[db] = secret
+        else:
+            self._known.pop(db, None)
+        return secret or self._node
