@@ -60,7 +60,8 @@ def apply(store: RedisSessionStore) -> None:
 
 def problem() -> str | None:
     """Why what was installed for sessions is not in force, if so; a sentence."""
-    return next(iter(in_force.replaced(in_force.SESSIONS)), None) or session_store.elsewhere()
+    replaced = next(iter(in_force.replaced(in_force.SESSIONS)), None)
+    return replaced or session_store.elsewhere() or session_store.follow()
 
 
 def check_again() -> None:

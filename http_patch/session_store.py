@@ -14,11 +14,11 @@ from typing import Any
 from odoo import http
 
 from ..exceptions import ReplacedError
-from ..sessions import RedisSession, RedisSessionStore
+from ..sessions import RedisSessionStore, session_class
 from . import in_force
-from .shape import name_of, replaced_by, require, require_own, require_signature
+from .shape import name_of, replaced_by, require, require_signature
 
-# What sessions.session.RedisSession.from_record sets.
+# What sessions.session.read_session sets.
 _SESSION_SLOTS = {"can_save", "_Session__data", "is_dirty", "is_new", "should_rotate", "sid"}
 _store: RedisSessionStore
 
@@ -26,9 +26,7 @@ _store: RedisSessionStore
 def check() -> None:
     """Refuse an Odoo whose store does other things than ours, or another addon's store."""
     _require_odoos_own(_application())
-    require_own("odoo.http.Session", http.Session)
-    slots = set(http.Session.__slots__)
-    require(slots == _SESSION_SLOTS, f"Session has {sorted(_SESSION_SLOTS)}")
+    _class_of_sessions()
     for name, function in _public(http.FilesystemSessionStore):
         other = replaced_by(function)
         if not hasattr(RedisSessionStore, name):
@@ -63,8 +61,19 @@ def elsewhere() -> str | None:
         return f"{_who()} gives no sessions: {error!r}"
     if not in_force.leads_to(found, _store):
         return f"sessions are kept by {name_of(found)}, not in Redis"
-    if not issubclass(RedisSession, http.Session):
-        return f"odoo.http.Session was replaced by {name_of(http.Session)}"
+    return None
+
+
+def follow() -> str | None:
+    """Have sessions inherit what ``odoo.http.Session`` is now; why that cannot be, as a sentence.
+
+    Odoo looks at that name when it needs its store for the first time, so another addon may replace
+    it until then.
+    """
+    try:
+        _store.session_class = _class_of_sessions()
+    except ReplacedError as error:
+        return str(error)
     return None
 
 
@@ -85,6 +94,24 @@ def _application() -> Any:
             f"odoo.http.root was replaced by {name_of(http.root)}, which does not pass on its "
             f"attributes: {error}"
         ) from error
+
+
+def _class_of_sessions() -> Any:
+    """A class of sessions that is Odoo's, and another addon's if there is one.
+
+    :raises ReplacedError: when what another addon put there cannot be inherited from
+    """
+    bases = getattr(http.Session, "__mro__", ())
+    odoos = next((base for base in bases if name_of(base) == "odoo.http.Session"), None)
+    replaced = f"odoo.http.Session was replaced by {name_of(http.Session)}, which"
+    if odoos is None:
+        raise ReplacedError(f"{replaced} does not inherit from it")
+    slots = set(odoos.__slots__)
+    require(slots == _SESSION_SLOTS, f"Session has {sorted(_SESSION_SLOTS)}")
+    try:
+        return session_class(http.Session)
+    except Exception as error:  # of a metaclass, or of __init_subclass__
+        raise ReplacedError(f"{replaced} cannot be inherited from: {error}") from error
 
 
 def _require_odoos_own(application: Any) -> None:

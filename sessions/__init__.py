@@ -1,7 +1,7 @@
 """The session store: what ``odoo.http.root.session_store`` is with this addon."""
 
 from .secrets import ServerSecrets
-from .session import RedisSession
+from .session import session_class
 from .store import RedisSessionStore, SessionStoreUnavailable
 
-__all__ = ["ServerSecrets", "RedisSession", "RedisSessionStore", "SessionStoreUnavailable"]
+__all__ = ["RedisSessionStore", "ServerSecrets", "SessionStoreUnavailable", "session_class"]

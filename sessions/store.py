@@ -45,7 +45,7 @@ from ..keys import (
 from . import scripts
 from .activity import ActivityFile
 from .secrets import ServerSecrets
-from .session import RedisSession
+from .session import content_of, copy_session, read_session, session_class
 
 _logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class RedisSessionStore(SessionStore):
         lifetime_of: Callable[[Any], int | None] = lambda session: None,
         session_at_hand: Callable[[], Any] = lambda: None,
     ) -> None:
-        super().__init__(RedisSession)
+        super().__init__(session_class(http.Session))
         self._server = server
         self._prefix = prefix
         self._secrets = secrets
@@ -181,7 +181,7 @@ class RedisSessionStore(SessionStore):
             return self.new()
         if record.superseded:
             self._shift_deletion(record.data, time.time() - self._now())
-        return RedisSession.from_record(record, sid)
+        return read_session(self.session_class, record, sid)
 
     def presented(self, session: Any) -> str | None:
         """Take note that a browser has sent the sid of this session, which was read with it.
@@ -192,7 +192,7 @@ class RedisSessionStore(SessionStore):
 
         :return: the issued sid, whose session is to be served instead; or None
         """
-        record = getattr(session, "record", None)
+        record = getattr(session, "redis_record", None)
         if record is None or not (record.superseded or "gc_previous_sessions" in session):
             return None
         place = self._place_of(session.sid)
@@ -234,7 +234,7 @@ class RedisSessionStore(SessionStore):
         So a logout leaves no way back in, not even by a rotation it did not know of, while the
         late end of a superseded sid logs nobody out.
         """
-        self._delete(self._place_of(session.sid), getattr(session, "record", None))
+        self._delete(self._place_of(session.sid), getattr(session, "redis_record", None))
 
     def touch(self, session: Any) -> int | None:
         """Note activity on a session: its timeout starts again.
@@ -245,12 +245,12 @@ class RedisSessionStore(SessionStore):
 
         :return: the timeout in seconds if it was due, and noted now
         """
-        record = getattr(session, "record", None)
+        record = getattr(session, "redis_record", None)
         if record is None or record.superseded:
             return None
         interval = min(record.ttl / ACTIVITY_FRACTION, ACTIVITY_INTERVAL)
-        if session.activity is not None:
-            if not session.activity.is_touched():
+        if session.redis_activity is not None:
+            if not session.redis_activity.is_touched():
                 return None
             interval = min(interval, TOUCHED_INTERVAL)
         if abs(self._now() - record.seen) < interval:
@@ -283,7 +283,7 @@ class RedisSessionStore(SessionStore):
         """
         if "gc_previous_sessions" not in session or "next_sid" in session:
             return
-        if getattr(session, "is_awaited", False):  # its browser still has one of these
+        if getattr(session, "redis_is_awaited", False):  # its browser still has one of these
             return
         if session["create_time"] + http.SESSION_DELETION_TIMER >= self._now():
             return
@@ -343,12 +343,14 @@ class RedisSessionStore(SessionStore):
             read from it, would not be the session's
         """
         session = self._session_at_hand()
-        if not isinstance(session, RedisSession) or session.sid != sid:
+        if not hasattr(session, "redis_activity") or session.sid != sid:
             raise NotImplementedError(NO_FILES.format("get_session_filename of another session"))
-        if session.activity is None:
-            idle = self._now() - session.record.seen if session.record else 0.0
-            session.activity = ActivityFile(time.time() - idle)
-        return session.activity.path
+        if session.redis_activity is None:
+            record = session.redis_record
+            idle = self._now() - record.seen if record else 0.0
+            session.redis_activity = ActivityFile(time.time() - idle)
+        path: str = session.redis_activity.path
+        return path
 
     def __getattr__(self, name: str) -> Any:
         """Say why, where an addon asks for what only a store of files has."""
@@ -360,7 +362,7 @@ class RedisSessionStore(SessionStore):
 
     def _save(self, session: Any, how: bytes) -> None:
         place = self._place_of(session.sid)
-        record = self._sealed(place, session._Session__data, self._ttl(session))
+        record = self._sealed(place, content_of(session), self._ttl(session))
         outcome = self._write(place, record, how)
         if outcome == scripts.SAVED:
             self._remember(session, record)
@@ -385,12 +387,12 @@ class RedisSessionStore(SessionStore):
         nobody logged in. Otherwise the successor comes first, because the user goes on with it:
         if either step fails, the former session is as it was.
         """
-        old, record_of_old = self._place_of(session.sid), getattr(session, "record", None)
+        old, record_of_old = self._place_of(session.sid), getattr(session, "redis_record", None)
         is_logout = record_of_old is not None and record_of_old.has_user and not session.uid
         session.sid = self.generate_key()
         self._renew(session, env)
         place = self._place_of(session.sid)
-        record = self._sealed(place, session._Session__data, self._ttl(session))
+        record = self._sealed(place, content_of(session), self._ttl(session))
         if is_logout:
             self._delete(old, record_of_old)
             try:
@@ -411,7 +413,9 @@ class RedisSessionStore(SessionStore):
     def _rotate_softly(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)
         next_sid = session.sid[:IDENTIFIER_LENGTH] + self.generate_key()[IDENTIFIER_LENGTH:]
-        successor = RedisSession({**session, "gc_previous_sessions": True}, next_sid)
+        successor = copy_session(session)
+        successor.sid = next_sid
+        successor["gc_previous_sessions"] = True
         self._renew(successor, env)
         new = self._place_of(next_sid)
         ttl = self._ttl(session)
@@ -438,8 +442,8 @@ class RedisSessionStore(SessionStore):
                 old, current, ttl, (old, left), (new, record), issued=new.field
             ):
                 session.sid = next_sid
-                session.update(successor)
-                session.should_rotate = False
+                session._Session__data = successor._Session__data
+                session.is_dirty, session.should_rotate = True, False
                 self._remember(session, record)
                 return
         _logger.info("Session %s… is too busy, rotated later", session.sid[:8])
@@ -559,8 +563,8 @@ class RedisSessionStore(SessionStore):
         return self._server.now()
 
     def _remember(self, session: Any, record: SessionRecord | None) -> None:
-        if isinstance(session, RedisSession):
-            session.record = record
+        if hasattr(session, "redis_record"):
+            session.redis_record = record
 
     # -- timeouts ----------------------------------------------------------------------------------
 
@@ -569,7 +573,7 @@ class RedisSessionStore(SessionStore):
         current = self._lifetime_of(session)
         if current is not None:
             self.learn(session.db, current)
-        data = session._Session__data
+        data = content_of(session)
         if self._anonymous_ttl is not None and not data.get("uid"):
             return self._anonymous_ttl
         # What a vacuum says of sessions without a database is for those that are idle by then.

@@ -34,7 +34,7 @@ def revoke(store, session):
 
 
 def touch(store, session):
-    session.record = session.record._replace(seen=0.0)  # due
+    session.redis_record = session.redis_record._replace(seen=0.0)  # due
     store.touch(session)
 
 

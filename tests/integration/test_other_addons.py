@@ -86,6 +86,10 @@ COEXISTING = {
         "odoo.http.Request = Mine",
         BOTH,
     ),
+    "sessions subclassed": (
+        "class Mine(odoo.http.Session):\n    pass\nodoo.http.Session = Mine",
+        BOTH,
+    ),
     "method wrapped, by a name": (
         KEPT + SAVE + "lambda *args, **kwargs: original(*args, **kwargs)",
         BOTH,
@@ -155,8 +159,22 @@ REPLACING = {
         {BEFORE: "odoo.addons.other.<lambda> adds FilesystemSessionStore.purge"},
     ),
     "class of sessions": (
-        "class Mine(odoo.http.Session):\n    pass\nodoo.http.Session = Mine",
-        dict.fromkeys(BOTH, "odoo.http.Session was replaced by odoo.addons.other.Mine"),
+        "class Mine(dict):\n    pass\nodoo.http.Session = Mine",
+        dict.fromkeys(
+            BOTH,
+            "odoo.http.Session was replaced by odoo.addons.other.Mine, which does not inherit "
+            "from it; do without that addon, or set session = false",
+        ),
+    ),
+    "class of sessions, a last one": (
+        "class Mine(odoo.http.Session):\n"
+        "    def __init_subclass__(cls): raise TypeError('it is the last one')\n"
+        "odoo.http.Session = Mine",
+        dict.fromkeys(
+            BOTH,
+            "odoo.http.Session was replaced by odoo.addons.other.Mine, which cannot be inherited "
+            "from: it is the last one; do without",
+        ),
     ),
     "middleware": (
         MIDDLEWARE + "odoo.http.root = Middleware(odoo.http.root)",

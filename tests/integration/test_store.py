@@ -198,7 +198,7 @@ def test_a_sid_whose_successor_was_never_presented_leads_to_it(redis_store, new_
     for _request in range(2):
         assert redis_store.presented(redis_store.get(old.sid)) == rotated.sid
     adopted = redis_store.get(rotated.sid)
-    adopted.is_awaited = True
+    adopted.redis_is_awaited = True
     adopted["create_time"] = 0
     redis_store.delete_old_sessions(adopted)
     adopted["cart"] = 1
@@ -258,7 +258,7 @@ def test_a_newer_record_is_neither_overwritten_nor_missing(
         with pytest.raises(SessionStoreUnavailable):
             call()
     assert "version 2" in caplog.text
-    read_before.record = read_before.record._replace(seen=0.0)
+    read_before.redis_record = read_before.redis_record._replace(seen=0.0)
     assert redis_store.touch(read_before) is None
     assert raw.hgetall(key_of(redis_store, session)) == before
     assert redis_store.get_missing_session_identifiers([session.sid[:42]]) == set()
@@ -562,21 +562,21 @@ def test_the_file_of_a_session_has_the_time_of_its_activity(served):
     assert "Redis" in content
     assert session.sid not in content
     assert session["db"] not in content
-    session.activity = None
+    session.redis_activity = None
     assert not os.path.exists(path)
 
 
 def test_a_request_that_does_not_set_the_files_time_is_no_activity(served):
     """The addon has its reasons: a path that is asked again and again, by nobody."""
     store, at_hand = served
-    seen = at_hand[0].record.seen
+    seen = at_hand[0].redis_record.seen
     store.get_session_filename(at_hand[0].sid)
     assert store.touch(at_hand[0]) is None
     at_hand.append(store.get(at_hand[0].sid))
-    assert at_hand[1].record.seen == seen
+    assert at_hand[1].redis_record.seen == seen
     os.utime(store.get_session_filename(at_hand[1].sid))
     assert store.touch(at_hand[1])
-    assert store.get(at_hand[0].sid).record.seen > seen + 3000
+    assert store.get(at_hand[0].sid).redis_record.seen > seen + 3000
 
 
 def test_activity_is_noted_to_the_second_where_a_file_is_asked_for(served):
@@ -596,7 +596,7 @@ def test_a_file_that_is_removed_is_no_activity(served):
     store, (session,) = served
     os.unlink(store.get_session_filename(session.sid))
     assert store.touch(session) is None
-    session.activity = None
+    session.redis_activity = None
 
 
 @pytest.mark.parametrize("ask", ["other", "outside"])
