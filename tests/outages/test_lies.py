@@ -63,7 +63,8 @@ def test_a_wrong_answer_is_no_answer(about, lie, lying, redis, make_store, new_s
     if is_done(lambda: found.append(store.get(session.sid))):
         assert found[0]["cart"] == 1
     session["cart"] = 2
-    assert cart(session.sid) == (2 if is_done(store.save, session) else 1)
+    done = is_done(store.save, session)
+    assert cart(session.sid) == (2 if done else 1)
 
     for soft in (True, False):
         session = stored(cart=1, uid=None)
@@ -76,15 +77,16 @@ def test_a_wrong_answer_is_no_answer(about, lie, lying, redis, make_store, new_s
     session = stored(cart=1, uid=2)
     old = session.sid
     session.clear()
-    assert cart(old) == (None if is_done(store.rotate, session, None) else 1)  # a logout
+    done = is_done(store.rotate, session, None)  # a logout
+    assert cart(old) == (None if done else 1)
 
     session = stored(cart=1)
-    assert cart(session.sid) == (None if is_done(store.delete, session) else 1)
+    done = is_done(store.delete, session)
+    assert cart(session.sid) == (None if done else 1)
 
     session, found = stored(cart=1), []
     identifiers = [session.sid[:42]]
     if is_done(lambda: found.append(store.get_missing_session_identifiers(identifiers))):
         assert found == [set()]
-    assert cart(session.sid) == (
-        None if is_done(store.delete_from_identifiers, identifiers) else 1
-    )
+    done = is_done(store.delete_from_identifiers, identifiers)
+    assert cart(session.sid) == (None if done else 1)
