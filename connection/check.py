@@ -95,7 +95,10 @@ def _asked(server: Any, url: RedisURL) -> dict[str, Any]:
     """What a server says of itself, if it is one that can be used; else as :func:`check`."""
     try:
         server.connection_pool.release(server.connection_pool.get_connection())
-        info, setting = _told(server, "INFO"), _told(server, "CONFIG", "GET", "save")
+        info, setting = (
+            _told(server, _question(*words)) for words in (("INFO",), ("CONFIG", "GET", "save"))
+        )
+        _told(server, lambda connection: connection.learn_clock())
     except DRIVER_ERRORS as error:
         raise _explained(error, url, server) from error
     facts = {}
@@ -107,13 +110,14 @@ def _asked(server: Any, url: RedisURL) -> dict[str, Any]:
     return facts
 
 
-def _told(server: Any, *question: str) -> Any:
+def _told(server: Any, ask: Callable[[Any], Any]) -> Any:
     """The answer to a question that need not be answered; None: there was none.
 
     :raises RedisError: the server cannot be spoken to, now or ever
     """
+    pool = server.connection_pool
     try:
-        return _ask(server.connection_pool.get_connection(), *question, pool=server.connection_pool)
+        return _on(pool.get_connection(), ask, pool)
     except AuthenticationError:
         raise
     except DRIVER_ERRORS as error:
@@ -122,10 +126,20 @@ def _told(server: Any, *question: str) -> Any:
         raise
 
 
-def _ask(connection: Any, *command: str, pool: Any = None) -> Any:
-    try:
+def _question(*command: str) -> Callable[[Any], Any]:
+    """What asks a connection, and returns the answer."""
+
+    def ask(connection: Any) -> Any:
         connection.send_command(*command)
         return connection.read_response()
+
+    return ask
+
+
+def _on(connection: Any, ask: Callable[[Any], Any], pool: Any = None) -> Any:
+    """Ask on a connection, and give it back to its pool, or close it."""
+    try:
+        return ask(connection)
     except ResponseError:
         raise
     except BaseException:  # the answer to come is nobody else's
@@ -141,7 +155,8 @@ def _ask(connection: Any, *command: str, pool: Any = None) -> Any:
 def _ask_for_a_key_that_moves(server: Any, url: RedisURL) -> None:
     """As when a Cluster's slots are moved, which may be long after the start."""
     try:
-        _ask(server.connection_pool.get_connection(), "ASKING", pool=server.connection_pool)
+        pool = server.connection_pool
+        _on(pool.get_connection(), _question("ASKING"), pool)
     except DRIVER_ERRORS as error:
         raise _explained(error, url, server) from error
 
@@ -297,7 +312,7 @@ def _ask_as_nobody(server: Any, *question: str) -> Any:
     connection.username = connection.password = None
     connection.db = 0
     begin(_LOOK)
-    return _ask(connection, *question)
+    return _on(connection, _question(*question))
 
 
 def _explained(error: Exception, url: RedisURL, *servers: Any) -> Exception:

@@ -15,7 +15,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -47,6 +46,7 @@ from redis.sentinel import (
 from redis.utils import str_if_bytes
 
 from ..url import CLUSTER, SENTINEL, RedisURL
+from .clock import ServerClock, monotonic
 
 _logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ WATCH_INTERVAL = 0.5  # seconds between two questions to the sentinels who the p
 RETRIES = 3  # of a call whose connection was lost, in its time
 _LONGEST_PAUSE = 0.1  # seconds between two of them
 _SHORTEST_WAIT = 0.001  # seconds; a socket with 0 would not block
+_CLOCK_AGE = 60.0  # seconds for which a connection knows its server's clock
 _TELLING = 4  # characters of a password that are not shown
 
 # As the last argument of a command: the server's time, in milliseconds, after which nobody waits
@@ -87,7 +88,7 @@ _deadlines = threading.local()
 
 def begin(seconds: float) -> None:
     """Let this thread's next call, whatever it does with connections, end after ``seconds``."""
-    _deadlines.end = time.monotonic() + seconds
+    _deadlines.end = monotonic() + seconds
     _deadlines.given = seconds
     _deadlines.looked = False
 
@@ -95,7 +96,7 @@ def begin(seconds: float) -> None:
 def _left() -> float | None:
     """Seconds until this thread's call ends; None: nobody waits for it."""
     end = getattr(_deadlines, "end", None)
-    return None if end is None else max(end - time.monotonic(), _SHORTEST_WAIT)
+    return None if end is None else max(end - monotonic(), _SHORTEST_WAIT)
 
 
 def _is_over() -> bool:
@@ -153,8 +154,9 @@ class _Timed:
     share = 1.0  # of the time that is left, for each step
     asked = ""  # the command whose answer is read next; "" if it was sent with others
     read_only: type[RedisError] = ReadOnlyError  # what it raises when a replica refuses a change
+    clock: ServerClock  # whom it tells of its server's; of the class, which a client has for itself
     _sock: Any
-    _clock: tuple[Any, float] = None, 0.0  # the socket it was learnt on, and `_ahead`
+    _learnt: tuple[Any, float, float] = None, 0.0, 0.0  # `_ahead`, on which socket, until when
     connect: Callable[[], None]
     disconnect: Callable[..., None]
     driver_info: Any
@@ -225,8 +227,7 @@ class _Timed:
 
     def send_command(self, *command: Any, **options: Any) -> Any:
         if command[-1] is DEADLINE:
-            end = time.monotonic() + (self.socket_timeout or 0) + self._ahead()
-            command = (*command[:-1], int(end * 1000))
+            command = self._dated(command)
         elif command[0] == "ASKING":  # is about the next command
             self._ahead()
         sent = super().send_command(*command, **options)  # type: ignore[misc]
@@ -256,13 +257,37 @@ class _Timed:
                 raise redis.ConnectionError("the server's clock was set") from None
             raise
 
+    def _dated(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A command with the server's time at which this call ends for ``DEADLINE``."""
+        end = monotonic() + (self.socket_timeout or 0) + self._ahead()
+        return (*command[:-1], int(end * 1000))
+
     def _ahead(self) -> float:
-        """Seconds that the server's clock is ahead of this process's monotonic one; at most."""
-        sock, ahead = self._clock
-        if sock is None or sock is not self._sock:
-            seconds, microseconds = self._ask("TIME", "TIME")
-            ahead = int(seconds) + int(microseconds) / 1e6 - time.monotonic()
-            self._clock = self._sock, ahead
+        """Seconds that the server's clock is ahead of the monotonic one; at most."""
+        sock, ahead, until = self._learnt
+        if sock is None or sock is not self._sock or monotonic() > until:
+            ahead = self.learn_clock()
+        return ahead
+
+    def learn_clock(self) -> float:
+        """Ask the server for its time; seconds that it is ahead of the monotonic clock, at most.
+
+        :raises redis.ConnectionError: the answer is no time
+        """
+        asked = monotonic()
+        answer = self._ask("TIME", "TIME")
+        answered = monotonic()
+        try:
+            seconds, microseconds = (int(part.decode()) for part in answer)
+        except (AttributeError, TypeError, ValueError):
+            self.disconnect()
+            error = redis.ConnectionError("the answer to TIME is no time")
+            vars(error)["asked"] = "TIME"
+            raise error from None
+        server_time = seconds + microseconds / 1e6
+        self.clock.learn(server_time, asked, answered)
+        ahead = server_time - answered
+        self._learnt = self._sock, ahead, answered + _CLOCK_AGE
         return ahead
 
     def send_packed_command(self, *arguments: Any, **options: Any) -> Any:
@@ -356,6 +381,11 @@ class _SSLNodeConnection(_SSLConnection):
     share = 0.5
 
 
+def _on_clock(kind: type, clock: ServerClock) -> type:
+    """A class of connections that tell one clock of their server's time."""
+    return type(kind.__name__, (kind,), {"clock": clock})
+
+
 class _Pool(redis.BlockingConnectionPool):
     """Which can close what nobody uses."""
 
@@ -444,6 +474,7 @@ class PooledClient:
     """A single server, or what Sentinel watches: one pool of connections."""
 
     def __init__(self, url: RedisURL, *, half: str, timeout: float) -> None:
+        self.clock = ServerClock(str(url))
         self._sentinels: list[Any] = []
         options = {
             **_common_options(url, half),
@@ -453,21 +484,23 @@ class PooledClient:
             "timeout": timeout,
         }
         if url.path:
-            self._pool: Any = _Pool(connection_class=_SocketConnection, path=url.path, **options)
+            kind = _on_clock(_SocketConnection, self.clock)
+            self._pool: Any = _Pool(connection_class=kind, path=url.path, **options)
         elif url.topology == SENTINEL:
             self._sentinels = [_sentinel_client(url, half, *host) for host in url.hosts]
             sentinel = _Sentinels([])
             sentinel.sentinels = self._sentinels
+            kind = _on_clock(_SSLPrimaryConnection if url.tls else _PrimaryConnection, self.clock)
             self._pool = _SentinelPool(
                 url.service,
                 sentinel,
-                connection_class=_SSLPrimaryConnection if url.tls else _PrimaryConnection,
+                connection_class=kind,
                 **options,
                 **_tcp_options(url, url.tls),
             )
         else:
             host, port = url.hosts[0]
-            kind = _SSLConnection if url.tls else _Connection
+            kind = _on_clock(_SSLConnection if url.tls else _Connection, self.clock)
             tcp = _tcp_options(url, url.tls)
             self._pool = _Pool(connection_class=kind, host=host, port=port, **options, **tcp)
         self._retry = Retry(
@@ -559,7 +592,8 @@ class ClusterClient:
     def __init__(self, url: RedisURL, *, half: str, timeout: float) -> None:
         self._timeout = timeout
         self._options = {**_common_options(url, half), **_tcp_options(url, url.tls)}
-        self._kind = _SSLNodeConnection if url.tls else _NodeConnection
+        self.clock = ServerClock(str(url))
+        self._kind = _on_clock(_SSLNodeConnection if url.tls else _NodeConnection, self.clock)
         self._named = self._hosts = url.hosts
         self._lock = threading.Lock()
         self._made: _Cluster | None = None

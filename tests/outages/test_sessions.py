@@ -305,8 +305,8 @@ def test_a_servers_clock_may_be_set(own_redis, make_store, new_session):
     session = new_session(store)
     store.save(session)
     (connection,) = store._server._client._pool._connections
-    sock, ahead = connection._clock
-    connection._clock = sock, ahead - 3600
+    sock, ahead, until = connection._learnt
+    connection._learnt = sock, ahead - 3600, until
     session["a"] = 1
     store.save(session)
     assert store.get(session.sid)["a"] == 1

@@ -1,0 +1,65 @@
+"""Redis' own clock, as far as this process knows it.
+
+The clocks of nodes may differ; of what all of them store, one clock decides. A connection that asks
+for the time (``TIME``) tells it here, and no round trip is needed from then on: the machine's
+monotonic clock runs on, in forks too.
+"""
+
+import logging
+import time
+
+_logger = logging.getLogger(__name__)
+
+TOLERATED = 5.0  # seconds that the two clocks may differ
+_TOLD_EVERY = 3600.0  # seconds between two warnings
+
+
+def monotonic() -> float:
+    """Seconds of the machine's monotonic clock, also where a test has frozen ``time``."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class ServerClock:
+    """The clock of one Redis; of several servers, that of the last one asked.
+
+    :param name: of the Redis, for the log
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._ahead: float | None = None  # seconds, of the monotonic clock
+        self._told: float | None = None  # when it was warned of, by the monotonic clock
+
+    def learn(self, server_time: float, asked: float, answered: float) -> None:
+        """Take note of what a server says.
+
+        :param server_time: seconds since the epoch
+        :param asked: by the monotonic clock, as ``answered``
+        """
+        self._ahead = server_time - (asked + answered) / 2
+        skew = self._skew(self._ahead)
+        if abs(skew) - (answered - asked) / 2 <= TOLERATED:
+            return
+        if self._told is None or answered - self._told >= _TOLD_EVERY:
+            self._told = answered
+            _logger.warning(
+                "The clock of Redis at %s is %.1f s %s this machine's; expected the same time, "
+                "kept by NTP on both: sessions end by the clock of Redis, all else by this one",
+                self._name,
+                abs(skew),
+                "ahead of" if skew > 0 else "behind",
+            )
+
+    def now(self) -> float:
+        """Seconds since the epoch by Redis' clock; by Python's while no connection has asked.
+
+        A clock that a test has frozen or moved is followed, as if it had been moved in Redis too.
+        To a tenth of a second: where the clocks agree, it is ``time.time()`` to the last digit.
+        """
+        now = time.time()
+        return now if self._ahead is None else now + round(self._skew(self._ahead), 1)
+
+    def _skew(self, ahead: float) -> float:
+        """Seconds that Redis' clock is ahead of the machine's."""
+        real = time.clock_gettime(time.CLOCK_REALTIME)  # which no test freezes
+        return ahead + monotonic() - real
