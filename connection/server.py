@@ -151,9 +151,6 @@ class RedisServer:
         finally:
             self._is_tried_out = False
 
-    def now(self) -> float:
-        return time.time()
-
     @property
     def is_away(self) -> bool:
         """Whether no call would get an answer now; of a Cluster, that is not known."""
