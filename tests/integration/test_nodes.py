@@ -13,6 +13,8 @@ import psycopg2
 import pytest
 from odoo.http import SESSION_ROTATION_INTERVAL, STORED_SESSION_BYTES
 
+from odoo.addons.redis_session_ormcache.http_patch import database_secret
+from odoo.addons.redis_session_ormcache.sessions import ServerSecrets
 from odoo.addons.redis_session_ormcache.tests.support.browser import (
     SUBSCRIBE,
     Browser,
@@ -44,7 +46,8 @@ def browser(database):
 @pytest.fixture
 def node_store(make_store, redis):
     """The nodes' own store, from outside."""
-    return make_store(redis, prefix="odoo")
+    secrets = ServerSecrets("", read=database_secret.read)
+    return make_store(redis, prefix="odoo", secrets=secrets)
 
 
 @pytest.fixture

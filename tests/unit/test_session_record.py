@@ -1,0 +1,173 @@
+"""The bytes of a stored session, and the secrets that seal it."""
+
+import os
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odoo.addons.redis_session_ormcache.codec import session as codec
+from odoo.addons.redis_session_ormcache.codec.session import database_of, seal, unseal
+from odoo.addons.redis_session_ormcache.exceptions import CorruptRecordError, NewerRecordError, SecretUnavailableError
+from odoo.addons.redis_session_ormcache.keys import session_place
+from odoo.addons.redis_session_ormcache.sessions.secrets import ServerSecrets
+
+SIDS = st.text(string.ascii_letters + string.digits + "-_", min_size=84, max_size=84)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+CONTENT = st.fixed_dictionaries(
+    {"db": st.none() | st.text(max_size=20), "uid": st.none() | st.integers(1, 2**31)},
+    optional={"next_sid": SIDS, "cart": JSON},
+)
+PLACE = session_place("odoo", "s" * 84)
+
+
+def sealed(data=None, secret="secret", place=PLACE):
+    return seal(place, secret, data or {"db": "prod", "uid": 2}, seen=1.5, ttl=60)
+
+
+@given(SIDS, CONTENT, st.text(min_size=1))
+def test_a_record_gives_back_what_was_sealed(sid, data, secret):
+    """Whatever a session holds, with its times, its state and its database."""
+    place = session_place("odoo", sid)
+    raw = seal(place, secret, data, seen=1767225600.25, ttl=604800)
+    assert database_of(raw) == data["db"]
+    record = unseal(place, secret, raw)
+    assert (record.data, record.seen, record.ttl, record.raw) == (data, 1767225600.25, 604800, raw)
+    assert record.superseded == ("next_sid" in data)
+    assert record.has_user == bool(data["uid"])
+
+
+@given(st.text(), st.text(min_size=1))
+def test_no_other_secret_opens_a_record(other, secret):
+    """The sid alone is not enough, nor is the secret of another database."""
+    if other != secret:
+        with pytest.raises(CorruptRecordError):
+            unseal(PLACE, other, sealed(secret=secret))
+
+
+def test_no_other_sid_opens_a_record():
+    """The secret of the servers alone is not enough."""
+    with pytest.raises(CorruptRecordError):
+        unseal(session_place("odoo", "t" * 84), "secret", sealed())
+
+
+@pytest.mark.parametrize("header", ["mine", None])
+def test_a_record_is_of_the_database_that_it_names(header, monkeypatch):
+    """The administrator of one database seals nothing for another one."""
+    with monkeypatch.context() as forger:
+        forger.setattr(codec, "_named", lambda data: codec._encode(header))
+        raw = sealed({"db": "victim", "uid": 2}, secret="mine")
+    assert database_of(raw) == header
+    with pytest.raises(CorruptRecordError):
+        unseal(PLACE, "mine", raw)
+
+
+@given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
+def test_other_bytes_are_no_record(raw):
+    """A record is told from what others write before a secret is looked for."""
+    if not raw[:1].isdigit():
+        with pytest.raises(CorruptRecordError):
+            database_of(raw)
+
+
+@pytest.mark.parametrize("answer", [None, 5, [], [b"1 live", 2], "1 live 1 1 - null"])
+def test_what_is_no_text_is_no_record(answer):
+    """Redis gives bytes."""
+    with pytest.raises(CorruptRecordError):
+        database_of(answer)
+
+
+@pytest.mark.parametrize("name", ['"\\ud800"', '"a', "5", '["a"]', '""x'])
+def test_a_name_that_is_none_is_refused(name):
+    """Whoever writes to Redis may write any name in the clear line."""
+    raw = b"1 live 1500 60 2 " + name.encode() + b"\n" + os.urandom(40)
+    try:
+        db = database_of(raw)
+    except CorruptRecordError:
+        return
+    secrets = ServerSecrets("of the node", read=lambda db: pytest.fail(f"asked for {db!r}"))
+    assert len(db) == 1  # half of a character
+    assert secrets.read_again(db * 64) == "of the node"
+
+
+def test_a_later_version_is_told_from_damage(monkeypatch):
+    """A node that cannot read a record knows whether another one can."""
+    with monkeypatch.context() as release:
+        release.setattr(codec, "VERSION", 2)
+        raw = sealed()
+        assert unseal(PLACE, "secret", raw).data["uid"] == 2
+    with pytest.raises(NewerRecordError, match="version 2"):
+        database_of(raw)
+    assert database_of(sealed()) == "prod"
+
+
+# -- secrets -------------------------------------------------------------------------------------
+
+
+class Database:
+    """Some databases, their secrets, and how often they were asked for."""
+
+    def __init__(self, **secrets):
+        self.secrets, self.at_hand, self.asked = secrets, {}, 0
+
+    def read(self, db):
+        self.asked += 1
+        if db == "away":
+            raise SecretUnavailableError(db)
+        return self.secrets.get(db)
+
+
+@pytest.fixture
+def postgres():
+    return Database(prod="one")
+
+
+@pytest.fixture
+def secrets(postgres):
+    return ServerSecrets("of the node", read=postgres.read, at_hand=postgres.at_hand.get)
+
+
+def test_a_secret_is_read_once(postgres, secrets):
+    """PostgreSQL is not asked at each request."""
+    assert [secrets.to_open("prod"), secrets.to_seal("prod")] == ["one", "one"]
+    assert postgres.asked == 1
+    postgres.secrets["prod"] = "two"
+    assert secrets.to_open("prod") == "one"
+    assert secrets.read_again("prod") == "two"
+    assert secrets.to_seal("prod") == "two"
+
+
+def test_a_request_knows_of_a_change(postgres, secrets):
+    """A process seals with the secret of the request at hand, and opens with it then."""
+    assert secrets.to_seal("prod") == "one"
+    postgres.at_hand["prod"] = "two"
+    assert secrets.to_seal("prod") == "two"
+    del postgres.at_hand["prod"]
+    assert secrets.to_open("prod") == "two"
+
+
+@pytest.mark.parametrize("db", [None, "", "gone", "x" * 64, "a\0b", "\udce9" * 40])
+def test_without_a_database_it_is_the_nodes(postgres, secrets, db):
+    """A database that is not there, or is none, has no secret; it may be there later."""
+    assert [secrets.to_open(db), secrets.to_seal(db), secrets.read_again(db)] == ["of the node"] * 3
+    postgres.secrets["gone"] = "found"
+    assert secrets.to_open("gone") == "found"
+
+
+def test_a_database_that_does_not_answer_is_not_one_without_a_secret(secrets):
+    """Its sessions are not given up for that."""
+    for ask in (secrets.to_open, secrets.to_seal, secrets.read_again):
+        with pytest.raises(SecretUnavailableError):
+            ask("away")
+
+
+def test_secrets_are_not_shown(secrets):
+    """A traceback may show the object."""
+    secrets.to_open("prod")
+    assert "one" not in repr(secrets)
+    assert "of the node" not in repr(secrets)
