@@ -33,7 +33,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..exceptions import CorruptRecordError, NewerRecordError
 from ..keys import REMEMBERED_SIDS, SessionPlace
 
-VERSION = 1  # of the records that this release writes, and the newest that it reads
+WRITTEN = 1  # version of the records that this release writes
+NEWEST = 1  # that it reads
 
 _NONCE_LENGTH = 12
 # What json.dumps makes anew at each call, a third of its time; it keeps nothing between calls.
@@ -94,7 +95,7 @@ def seal(
     """
     state = "superseded" if "next_sid" in data else "live"
     uid = uid if isinstance(uid := data.get("uid"), int) and uid else "-"
-    header = f"{VERSION} {state} {int(seen * 1000)} {ttl} {uid} {_named(data)}\n".encode()
+    header = f"{WRITTEN} {state} {int(seen * 1000)} {ttl} {uid} {_named(data)}\n".encode()
     nonce = os.urandom(_NONCE_LENGTH)
     cipher = _cipher(place.secret, secret)
     return header + nonce + cipher.encrypt(nonce, _encode(data).encode(), _bound(place, header))
@@ -110,9 +111,9 @@ def database_of(raw: object) -> str | None:
     """
     if not isinstance(raw, bytes):
         raise CorruptRecordError("it is no text")
-    if (version := _has_version(raw)) and int(version[1]) > VERSION:
+    if (version := _has_version(raw)) and int(version[1]) > NEWEST:
         raise NewerRecordError(
-            f"its format is version {version[1].decode()}; this release reads up to {VERSION}"
+            f"its format is version {version[1].decode()}; this release reads up to {NEWEST}"
         )
     line = _is_line(raw.partition(b"\n")[0])
     if not line:

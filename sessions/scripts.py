@@ -8,7 +8,7 @@ A value begins with the version of its format and its state (``codec.session``).
 which a soft rotation replaced, is never made live again. A record of a newer version stays as it is.
 """
 
-from ..codec.session import VERSION
+from ..codec.session import NEWEST
 from ..connection import LATE, Script
 
 # What SAVE is to do with a session that is not there, and with the siblings of one that is.
@@ -72,7 +72,7 @@ if not current then
     if redis.call('EXISTS', KEYS[1]) == 1 then
         return 'taken'
     end
-elseif (tonumber(string.match(current, '^(%d+) ')) or 0) > {VERSION} then
+elseif (tonumber(string.match(current, '^(%d+) ')) or 0) > {NEWEST} then
     return 'newer'
 elseif is_superseded(current) and not is_superseded(ARGV[2]) then
     return 'superseded'

@@ -242,10 +242,15 @@ def test_a_newer_record_is_neither_overwritten_nor_missing(
 ):
     """During a rolling update a node answers 503 for what only the next release can read."""
     from odoo.addons.redis_session_ormcache.codec import session as codec
+    from odoo.addons.redis_session_ormcache.connection import Script
+    from odoo.addons.redis_session_ormcache.sessions import scripts
 
     read_before, session = saved(redis_store, new_session), None
     with monkeypatch.context() as release:
-        release.setattr(codec, "VERSION", 2)
+        release.setattr(codec, "WRITTEN", 2)
+        release.setattr(codec, "NEWEST", 2)
+        script = Script(scripts.SAVE.text.replace("> 1 then", "> 2 then"))
+        release.setattr(scripts, "SAVE", script)
         session = redis_store.get(read_before.sid)
         session["cart"] = 7
         redis_store.save(session)

@@ -98,7 +98,8 @@ def test_a_name_that_is_none_is_refused(name):
 def test_a_later_version_is_told_from_damage(monkeypatch):
     """A node that cannot read a record knows whether another one can."""
     with monkeypatch.context() as release:
-        release.setattr(codec, "VERSION", 2)
+        release.setattr(codec, "WRITTEN", 2)
+        release.setattr(codec, "NEWEST", 2)
         raw = sealed()
         assert unseal(PLACE, "secret", raw).data["uid"] == 2
     with pytest.raises(NewerRecordError, match="version 2"):
