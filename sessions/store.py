@@ -579,6 +579,10 @@ class RedisSessionStore(SessionStore):
         # What a vacuum says of sessions without a database is for those that are idle by then.
         db = data.get("db")
         learnt = self._lifetimes.get(db) if db else None
+        record = getattr(session, "redis_record", None)
+        if current is None and record and (learnt is None or learnt.since < record.seen):
+            # Another process may have written it, which knew of a change since.
+            return record.ttl  # type: ignore[no-any-return]
         return learnt.seconds if learnt else http.SESSION_LIFETIME
 
     def _is_expired(self, record: SessionRecord) -> bool:
