@@ -1,6 +1,7 @@
 """Loaded server-wide after the addon: each response says how long it waited for Redis."""
 
 import functools
+import json
 import re
 import threading
 import time
@@ -24,6 +25,12 @@ class Probe(http.Controller):
         if value:
             session["probe_count"] = int(value)
         return f"{http.request.env.uid} {counted}"
+
+    @http.route("/probe/session", type="http", auth="none")
+    def session(self, update="{}"):
+        """The content of the session, as JSON, after it was updated."""
+        http.request.session.update(json.loads(update))
+        return json.dumps(dict(http.request.session))
 
     @http.route("/probe/change", type="http", auth="user")
     def change(self, value):
