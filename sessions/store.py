@@ -180,7 +180,7 @@ class RedisSessionStore(SessionStore):
             self._run(scripts.DELETE, place, record.raw, DEADLINE, among=scripts.COUNTS)
             return self.new()
         if record.superseded:
-            self._shift_deletion(record.data, time.time() - self._now())
+            self._shift_deletion(record.data, -self._skew())
         return read_session(self.session_class, record, sid)
 
     def presented(self, session: Any) -> str | None:
@@ -546,7 +546,7 @@ class RedisSessionStore(SessionStore):
         now = self._now()
         if "next_sid" in data:
             data = dict(data)
-            self._shift_deletion(data, now - time.time())
+            self._shift_deletion(data, self._skew())
         try:
             secret = self._secrets.to_seal(data.get("db"))
         except SecretUnavailableError as error:
@@ -561,6 +561,10 @@ class RedisSessionStore(SessionStore):
 
     def _now(self) -> float:
         return self._server.now()
+
+    def _skew(self) -> float:
+        """Seconds that Redis' clock is ahead of this node's; 0.0 where they agree."""
+        return round(self._now() - time.time(), 1)
 
     def _remember(self, session: Any, record: SessionRecord | None) -> None:
         if hasattr(session, "redis_record"):
