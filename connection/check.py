@@ -104,7 +104,7 @@ def _asked(server: Any, url: RedisURL) -> dict[str, Any]:
     facts = {}
     if isinstance(info, bytes):
         facts = dict(re.findall(r"^(\w+):(.*?)\r?$", info.decode(errors="replace"), re.MULTILINE))
-    if isinstance(setting, list) and len(setting) == 2:
+    if isinstance(setting, list) and len(setting) == 2 and isinstance(setting[1], bytes):
         facts["save"] = str(setting[1], "utf-8", "replace")
     _check_kind(facts, url)
     return facts

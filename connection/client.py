@@ -104,6 +104,48 @@ def _is_over() -> bool:
     return (_left() or 1.0) <= _SHORTEST_WAIT
 
 
+def _is_number(part: Any) -> bool:
+    return isinstance(part, bytes) and part.isdigit() and len(part) <= 16
+
+
+def _is_address(answer: Any) -> bool:
+    return isinstance(answer, list) and len(answer) >= 2 and _is_number(answer[1])
+
+
+def _is_watched(state: Any) -> bool:
+    """Whether it is what a sentinel says of a primary: names and values in turn."""
+    if not isinstance(state, list) or not all(isinstance(part, bytes) for part in state):
+        return False
+    values = dict(zip(state[::2], state[1::2], strict=False))
+    return {b"name", b"ip", b"flags"} <= values.keys() and _is_number(values.get(b"port"))
+
+
+def _is_slots(part: Any) -> bool:
+    """Whether it says of some of a Cluster's slots on which nodes they are."""
+    if not isinstance(part, list) or not all(isinstance(number, int) for number in part[:2]):
+        return False
+    return len(part) > 2 and all(
+        isinstance(node, list)
+        and len(node) >= 2
+        and isinstance(node[0], bytes | None)
+        and isinstance(node[1], int)
+        for node in part[2:]
+    )
+
+
+def _is_list_of(is_part: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda answer: isinstance(answer, list) and all(map(is_part, answer))
+
+
+# What the answers look like that this package and redis-py take apart.
+_SHAPES: dict[str, Callable[[Any], bool]] = {
+    "CLUSTER SLOTS": _is_list_of(_is_slots),
+    "SENTINEL GET-MASTER-ADDR-BY-NAME": lambda answer: answer is None or _is_address(answer),
+    "SENTINEL MASTERS": _is_list_of(_is_watched),
+    "TIME": lambda answer: _is_list_of(_is_number)(answer) and len(answer) == 2,
+}
+
+
 def passes(error: BaseException) -> bool:
     """Whether it is one that Redis documents as passing."""
     return isinstance(error, _PASSING) or bool(_PASSING_WORDS.search(str(error)))
@@ -234,10 +276,21 @@ class _Timed:
         self.asked = command[0]  # not sooner: a connection may just have been opened
         return sent
 
+    def pack_commands(self, commands: Sequence[tuple[Any, ...]]) -> Any:
+        """As for one: those of a pipeline are sent in one text."""
+        dated = [
+            self._dated(command) if command[-1] is DEADLINE else command for command in commands
+        ]
+        return super().pack_commands(dated)  # type: ignore[misc]
+
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         asked, self.asked = self.asked, ""
         try:
-            return super().read_response(*arguments, **options)  # type: ignore[misc]
+            answer = super().read_response(*arguments, **options)  # type: ignore[misc]
+            if asked in _SHAPES and not _SHAPES[asked](answer):
+                self.disconnect()
+                raise redis.ConnectionError("the answer is of another kind than Redis gives")
+            return answer
         except ReadOnlyError:
             raise
         except RedisError as error:
@@ -270,21 +323,11 @@ class _Timed:
         return ahead
 
     def learn_clock(self) -> float:
-        """Ask the server for its time; seconds that it is ahead of the monotonic clock, at most.
-
-        :raises redis.ConnectionError: the answer is no time
-        """
+        """Ask the server for its time; seconds that it is ahead of the monotonic clock, at most."""
         asked = monotonic()
-        answer = self._ask("TIME", "TIME")
+        seconds, microseconds = self._ask("TIME", "TIME")
         answered = monotonic()
-        try:
-            seconds, microseconds = (int(part.decode()) for part in answer)
-        except (AttributeError, TypeError, ValueError):
-            self.disconnect()
-            error = redis.ConnectionError("the answer to TIME is no time")
-            vars(error)["asked"] = "TIME"
-            raise error from None
-        server_time = seconds + microseconds / 1e6
+        server_time = int(seconds) + int(microseconds) / 1e6
         self.clock.learn(server_time, asked, answered)
         ahead = server_time - answered
         self._learnt = self._sock, ahead, answered + _CLOCK_AGE
@@ -515,18 +558,27 @@ class PooledClient:
         redis-py's ``execute_command`` does the same, and measures: a tenth of the time of a round
         trip.
         """
-        return self._call(lambda: self._attempt(command))
+
+        def exchange(connection: Any) -> Any:
+            connection.send_command(*command)
+            return connection.read_response()
+
+        return self._call(exchange)
 
     def ask_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Independent commands in one round trip."""
+        """Independent commands in one round trip; raises the first error when all were answered."""
 
-        def attempt() -> list[Any]:
-            with redis.Redis(connection_pool=self._pool).pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return pipeline.execute()
+        def exchange(connection: Any) -> list[Any]:
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers: list[Any] = []
+            for _command in commands:
+                try:
+                    answers.append(connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+            return _without_errors(answers)
 
-        return self._call(attempt)
+        return self._call(exchange)
 
     def place(self, key: Any) -> str:
         """Which of its servers has a key: there is one."""
@@ -553,9 +605,10 @@ class PooledClient:
         for sentinel in self._sentinels:
             sentinel.connection_pool.disconnect()
 
-    def _call(self, attempt: Callable[[], T]) -> T:
+    def _call(self, exchange: Callable[[Any], T]) -> T:
+        """What comes of a connection's use, on another one if it was lost."""
         try:
-            return self._retry.call_with_retry(attempt, self._lost)
+            return self._retry.call_with_retry(lambda: self._attempt(exchange), self._lost)
         except redis.TimeoutError:  # where one leads nowhere the idle ones may as well
             self._pool.disconnect(inuse_connections=False)
             raise
@@ -569,11 +622,10 @@ class PooledClient:
         if (_left() or 0) < 2 * _LONGEST_PAUSE:
             raise error
 
-    def _attempt(self, command: tuple[Any, ...]) -> Any:
+    def _attempt(self, exchange: Callable[[Any], T]) -> T:
         connection = self._pool.get_connection()
         try:
-            connection.send_command(*command)
-            return connection.read_response()
+            return exchange(connection)
         except ReadOnlyError:  # its name may lead to the new primary by now
             connection.disconnect()
             raise
@@ -609,8 +661,7 @@ class ClusterClient:
             with cluster.pipeline() as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
-                answers: list[Any] = pipeline.execute()
-                return answers
+                return _without_errors(pipeline.execute(raise_on_error=False))
 
         return [_flat(answer) for answer in self._with_map(ask)]
 
@@ -837,6 +888,14 @@ def _sentinel_client(url: RedisURL, half: str, host: str, port: int) -> Any:
     }
     tcp = _tcp_options(url, url.hosts_tls)
     return redis.Redis(connection_pool=redis.ConnectionPool(host=host, port=port, **options, **tcp))
+
+
+def _without_errors(answers: list[Any]) -> list[Any]:
+    """The answers to many commands; raises the first error among them."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 def _flat(answer: Any) -> Any:

@@ -31,6 +31,7 @@ from .silence import Silences
 _logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 3.0  # that the questions at start may take at least
+HEALTHY = 1 / 20  # of the timeout: an answer that took no longer is none that was waited for
 PIPELINE_LENGTH = 1000  # commands a round trip, where there are many
 PATIENCE = 30.0  # seconds that a websocket, which is no request, waits for its turn
 
@@ -44,7 +45,8 @@ class RedisServer:
     :param url: as :func:`url.parse` understands it
     :param half: whose it is, "sessions" or "ormcache"
     :param timeout: seconds that one call may take, with opening a connection, finding the primary,
-        and trying again; and all calls for one request
+        and trying again; and all calls for one request together that failed or were slow. One that
+        is answered within a twentieth of it is work, of which a request may do any amount
     :param request: gives the request at hand, an object with a ``__dict__``, or None
     """
 
@@ -82,7 +84,9 @@ class RedisServer:
         """
         try:
             return self.execute("EVALSHA", script.sha, 1, key, *arguments)
-        except NoScriptError:
+        except RedisRefusedError as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
             return self.execute("EVAL", script.text, 1, key, *arguments)
 
     def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -191,15 +195,15 @@ class RedisServer:
             raise RedisUnavailableError(
                 f"{self._named(place)} took {waited:.1f} s of this request already"
             )
-        began, turns = monotonic(), None
+        began, turns, free = monotonic(), None, 0.0
         try:
             turns = self._await_turn(place, self._patience if request is None else seconds)
             if request is not None:
                 seconds -= monotonic() - began
             begin(seconds)
-            return ask(*arguments)
-        except NoScriptError:
-            raise
+            answer = ask(*arguments)
+            free = self._timeout * HEALTHY
+            return answer
         except DRIVER_ERRORS as error:
             # One that had little time left says nothing of the server.
             had_time = seconds > self._timeout / 2
@@ -207,8 +211,8 @@ class RedisServer:
         finally:
             if turns is not None:
                 turns.put(None)
-            if request is not None:
-                request.__dict__[self._waited] = waited + monotonic() - began
+            if request is not None and (took := monotonic() - began) > free:
+                request.__dict__[self._waited] = waited + took
 
     def _await_turn(self, place: str, seconds: float) -> "queue.SimpleQueue[None]":
         """Take one of the calls that there may be at once; where to give it back."""

@@ -210,11 +210,13 @@ class RemoteTier:
             if size is None or int(size) > MAX_WHOLE:
                 return {}
             answer = self._execute("HGETALL", key) or []
+            if not all(isinstance(part, bytes) for part in answer):
+                return {}
             values = dict(zip(answer[::2], answer[1::2], strict=True))
             values.pop(_SIZE, None)
             own = _CLAIM, _COUNT
             return {field: value for field, value in values.items() if not value.startswith(own)}
-        except (ValueError, TypeError, AttributeError) as error:  # whatever somebody put there
+        except (ValueError, TypeError) as error:  # whatever somebody put there, or answered
             _logger.debug("Nothing read: %s", error)
             return {}
 
@@ -226,7 +228,7 @@ class RemoteTier:
         """
         if claim and self._writes.allows():
             answer = self._write(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
-            if answer is not None:
+            if isinstance(answer, bytes) or answer in (Claim.OURS, Claim.THEIRS):
                 return answer  # type: ignore[no-any-return]
         answer = self._execute("HGET", key, field)
         if not isinstance(answer, bytes) or answer.startswith(_CLAIM):
@@ -239,7 +241,8 @@ class RemoteTier:
             return ()
         arguments = [part for item in values for part in item]
         answer = self._write(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, *arguments)
-        return answer if isinstance(answer, list) else ()
+        is_told = isinstance(answer, list) and all(done in (0, 1) for done in answer)
+        return answer if is_told and len(answer) == len(values) else ()
 
     def release(self, key: str, fields: Sequence[bytes]) -> None:
         """Give back what :meth:`ask` let this process claim and it will not publish."""

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from odoo.addons.redis_session_ormcache import url as urls
-from odoo.addons.redis_session_ormcache.connection import RedisServer, Script
+from odoo.addons.redis_session_ormcache.connection import DEADLINE, LATE, RedisServer, Script
 from odoo.addons.redis_session_ormcache.connection.client import (
     DRIVER_ERRORS,
     MAX_CALLS,
@@ -47,6 +47,14 @@ from stack.servers import (
     until,
 )
 
+WRITE_IN_TIME = f"""
+local now = redis.call('TIME')
+if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[2]) then
+    return redis.error_reply('{LATE}')
+end
+redis.call('HSET', KEYS[1], 'field', ARGV[1])
+return 'written'
+"""
 SENTINEL_PASSWORD = "0th3r-s3cret"
 MARGIN = 0.4  # seconds, for a slow machine
 WORDS = sorted(set(re.findall(r"[+~]\S+", access_rule())) - {"+select"})  # for a /1 in the URL
@@ -155,6 +163,50 @@ def test_the_calls_of_a_request_have_one_budget(own_redis, make_server):
         assert not server._silent
         request = SimpleNamespace()
         server.execute("EXISTS", "key")
+
+
+def test_work_is_not_waiting(own_redis, make_server):
+    """A request may make any number of calls that are answered soon; a silent server costs it one
+    timeout all the same."""
+    request = SimpleNamespace()
+    with Proxy(own_redis.port) as proxy:
+        server = make_server(proxy.url, request=lambda: request)
+        proxy.delay = 0.005
+        began = time.monotonic()
+        for _ in range(300):
+            server.execute("EXISTS", "key")
+        assert time.monotonic() - began > 1.0  # which is the timeout
+        proxy.mode = "hole"
+        began = time.monotonic()
+        for _ in range(3):
+            unavailable(server, "EXISTS", "key")
+        assert 0.8 < time.monotonic() - began < 1.0 + MARGIN
+
+
+@pytest.mark.parametrize("kind", ["single", "cluster"])
+def test_what_was_given_up_among_many_is_not_done_later(kind, request, make_server):
+    """Each of many scripts has the deadline of the call, by the clock of the server it goes to."""
+    redis = request.getfixturevalue("own_redis" if kind == "single" else "patient_cluster")
+    nodes = [redis] if kind == "single" else redis.nodes
+    server = make_server(redis.url)
+    keys = [f"late:{kind}:{number}" for number in range(20)]
+
+    def write(value):
+        return [("EVAL", WRITE_IN_TIME, 1, key, value, DEADLINE) for key in keys]
+
+    assert server.execute_many(write("in time")) == [b"written"] * len(keys)
+    for node in nodes:
+        node.pause()
+    with pytest.raises(RedisUnavailableError):
+        server.execute_many(write("late"))
+    for node in nodes:
+        node.resume()
+    for node in nodes:
+        node.cli("PING")  # what waited before was read before
+    until(lambda: not server._silent, "an answer")
+    found = server.execute_many([("HGET", key, "field") for key in keys])
+    assert found == [b"in time"] * len(keys)
+    server.execute_many([("UNLINK", key) for key in keys])
 
 
 def test_nothing_is_left_of_a_silence_that_nobody_could_watch(own_redis, make_server, monkeypatch):
