@@ -620,7 +620,7 @@ class RedisSessionStore(SessionStore):
         """
         try:
             answer = self._server.evaluate(script, place.key, place.field, *arguments)
-        except RedisUnavailableError as error:
+        except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         if among is not None:
             self._among(among, answer)
@@ -638,7 +638,7 @@ class RedisSessionStore(SessionStore):
             answers = self._server.execute_many(
                 [(*command, identifier_key(self._prefix, i), *end) for i in identifiers]
             )
-        except RedisUnavailableError as error:
+        except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         for answer in answers:
             self._among(scripts.COUNTS, answer)
