@@ -112,9 +112,7 @@ def database_of(raw: object) -> str | None:
     if not isinstance(raw, bytes):
         raise CorruptRecordError("it is no text")
     if (version := _has_version(raw)) and int(version[1]) > NEWEST:
-        raise NewerRecordError(
-            f"its format is version {version[1].decode()}; this release reads up to {NEWEST}"
-        )
+        raise newer(f"version {version[1].decode()}")
     line = _is_line(raw.partition(b"\n")[0])
     if not line:
         raise CorruptRecordError("it is no record")
@@ -122,6 +120,17 @@ def database_of(raw: object) -> str | None:
         return json.loads(line[2])  # type: ignore[no-any-return]
     except ValueError as error:
         raise CorruptRecordError("it names no database") from error
+
+
+def newer(version: str = "a later version") -> NewerRecordError:
+    """What is told of a record that a later release wrote.
+
+    :param version: of its format, as far as it is known
+    """
+    return NewerRecordError(
+        f"a session was stored in {version} of its format, this release reads up to version {NEWEST}: "
+        "update redis_session_ormcache on this node"
+    )
 
 
 def unseal(place: SessionPlace, secret: str, raw: bytes) -> SessionRecord:

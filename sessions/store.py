@@ -23,7 +23,7 @@ from psycopg2.pool import PoolError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from ..codec.session import SessionRecord, database_of, seal, unseal
+from ..codec.session import SessionRecord, database_of, newer, seal, unseal
 from ..connection import DEADLINE, RedisServer
 from ..exceptions import (
     CorruptRecordError,
@@ -370,7 +370,7 @@ class RedisSessionStore(SessionStore):
             session.sid = self.generate_key()
             self._save(session, how)
         elif outcome == scripts.NEWER:
-            raise self._unavailable(NewerRecordError(f"{place.key} has a newer format"))
+            raise self._unavailable(newer())
         else:
             self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
 

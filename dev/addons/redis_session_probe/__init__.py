@@ -18,10 +18,11 @@ class Probe(http.Controller):
     """What tests ask a session."""
 
     @http.route("/probe/count", type="http", auth="user", readonly=True)
-    def count(self, value=None):
-        """The user, and what was counted to; ``value`` is saved instead."""
+    def count(self, value=None, seconds=0):
+        """The user, and what was counted to; ``value`` is saved instead, after so many seconds."""
         session = http.request.session
         counted = session.get("probe_count", 0)
+        time.sleep(float(seconds))
         if value:
             session["probe_count"] = int(value)
         return f"{http.request.env.uid} {counted}"

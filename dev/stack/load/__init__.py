@@ -2,8 +2,9 @@
 
 from .footprint import Footprint
 from .site import Site
-from .users import LOGGED_OUT, RIGHT, UNAVAILABLE, WRONG, Answer, Crowd, User
+from .users import AWAY, LOGGED_OUT, RIGHT, UNAVAILABLE, WRONG, Answer, Crowd, User
 
 __all__ = [
-    "LOGGED_OUT", "RIGHT", "UNAVAILABLE", "WRONG", "Answer", "Crowd", "Footprint", "Site", "User",
+    "AWAY", "LOGGED_OUT", "RIGHT", "UNAVAILABLE", "WRONG",
+    "Answer", "Crowd", "Footprint", "Site", "User",
 ]  # fmt: skip

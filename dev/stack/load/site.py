@@ -21,7 +21,7 @@ import psutil
 from ..provision import environment
 from ..servers import Odoo, PostgreSQL, Worker, start_all
 from .footprint import Footprint
-from .users import Crowd, User
+from .users import Absence, Crowd, User
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,16 +38,18 @@ _MAKE_USERS = """
     ])
     env.cr.commit()
 """
-# Logs them in, each with a session that is new, or with the same as the last time.
+# Logs them in, each with a session that is new, or with the same as the last time; `new` is given.
 _LOG_IN = """
     from odoo.http import get_default_session, root
 
+    if {new}:
+        kept.clear()
     result = []
     for user in env["res.users"].search([("login", "=like", "crowd %")], order="id"):
         session = root.session_store.new()
         session.sid = kept.setdefault(user.id, session.sid)
         token = user._compute_session_token(session.sid)
-        session.update(get_default_session(), db=cr.dbname, context={"lang": "en_US"})
+        session.update(get_default_session(), db=cr.dbname, context={{"lang": "en_US"}})
         session.update(uid=user.id, login=user.login, session_token=token)
         root.session_store.save(session)
         result.append([user.id, session.sid])
@@ -55,15 +57,25 @@ _LOG_IN = """
 
 
 class Site:
-    """Two nodes on a Redis, one threaded and one of two workers, and users of a database.
+    """Two nodes on a Redis, one threaded and one of some workers, and users of a database.
 
     Their timeouts are the defaults; each answer says how long it waited for Redis.
 
     :param database: with `web`; dropped by whoever made it
+    :param workers: of the second node; 0: it is threaded too
+    :param addons: modules of `dev/addons` that the nodes load after the addon
     """
 
     def __init__(
-        self, folder: Path, postgres: PostgreSQL, redis_url: str, *, database: str, users: int = 50
+        self,
+        folder: Path,
+        postgres: PostgreSQL,
+        redis_url: str,
+        *,
+        database: str,
+        users: int = 50,
+        workers: int = 2,
+        addons: Sequence[str] = (),
     ) -> None:
         self.folder, self.database = folder, database
         path = f"{environment.addons_path()},{environment.CHECKOUT / 'dev/addons'}"
@@ -75,16 +87,17 @@ class Site:
                 postgres,
                 database=database,
                 workers=workers,
-                load=f"base,rpc,web,{environment.ADDON},{PROBE}",
+                load=",".join(["base", "rpc", "web", environment.ADDON, *addons, PROBE]),
                 config={"addons_path": path, "db_maxconn": 60},
                 redis={"url": redis_url},
                 # A worker closes on who connects and is silent: a thread here may have to wait.
                 env={"ODOO_HTTP_SOCKET_TIMEOUT": "30"},
             )
 
-        self.nodes = node("threaded", 0), node("prefork", 2)
+        self.nodes = node("threaded", 0), node("prefork" if workers else "second", workers)
         self._postgres, self._redis_url, self._number = postgres, redis_url, users
         self._worker: Worker | None = None
+        self._absences: dict[str, Absence] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -105,11 +118,21 @@ class Site:
         for node in self.nodes:
             node.kill()  # stopping waits for browsers that keep connections
 
-    def crowd(self, pause: float = 0.0) -> Crowd:
-        """The users, logged in; always with the same cookies."""
+    def crowd(self, pause: float = 0.0, *, new: bool = False) -> Crowd:
+        """The users, logged in; with the cookies of the last time unless `new`."""
         assert self._worker
-        identities = self._worker.run(_LOG_IN)
-        return Crowd(User(self.nodes, uid, sid, pause) for uid, sid in identities)
+        identities = self._worker.run(_LOG_IN.format(new=new))
+        return Crowd(
+            User(self.nodes, uid, sid, pause, self._absences) for uid, sid in identities
+        )
+
+    def restart(self, node: Odoo, **env: str) -> None:
+        """Stop a node and start it with these variables, as an update does; users will find it away."""
+        self._absences[node.name] = Absence(time.monotonic())
+        node.stop()
+        node.env.update(env)
+        node.start()
+        self._absences[node.name] = Absence(self._absences[node.name].began, time.monotonic())
 
     def footprint(self) -> dict[int, Footprint]:
         """What each process of the nodes uses, by its id."""

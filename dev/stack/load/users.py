@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RIGHT, UNAVAILABLE, LOGGED_OUT, WRONG = "right", "unavailable", "logged out", "wrong"
+AWAY = "away"  # no answer of a node that is being restarted
 PATIENCE = 60  # seconds to wait for an answer
+NO_ANSWER = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)  # or half of one
+AWAY_PAUSE = 0.1  # seconds at least before the click after one that no node took
 
 
 class Answer(NamedTuple):
@@ -28,16 +31,33 @@ class Answer(NamedTuple):
     verdict: str
     waited: float  # for Redis, as the node says
     told: str  # what is wrong; of what is right, a line of text
+    node: str  # its name
+
+
+class Absence(NamedTuple):
+    """When a node was away on purpose, in seconds of the monotonic clock."""
+
+    began: float
+    ended: float = float("inf")
 
 
 class User(threading.Thread):
     """One session, and what it was told to remember.
 
     :param pause: seconds between an answer and the next click
+    :param absences: the last one of each node that was away, by its name
     """
 
-    def __init__(self, nodes: Sequence[Odoo], uid: int, sid: str, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Odoo],
+        uid: int,
+        sid: str,
+        pause: float = 0.0,
+        absences: Mapping[str, Absence] | None = None,
+    ) -> None:
         super().__init__(daemon=True)
+        self.absences = {} if absences is None else absences
         self.nodes, self.uid, self.sid, self.pause = nodes, uid, sid, pause
         self.answers: list[Answer] = []
         self.acknowledged = self.sent = 0
@@ -49,14 +69,17 @@ class User(threading.Thread):
     def run(self) -> None:
         while not self.leaves.is_set():
             random.choice([self.count, self.count, self.ask])(random.choice(self.nodes))
-            self.leaves.wait(self.pause)
+            is_refused = bool(self.answers) and self.answers[-1].verdict == AWAY
+            self.leaves.wait(max(self.pause, AWAY_PAUSE) if is_refused else self.pause)
 
-    def count(self, node: Odoo) -> None:
+    def count(self, node: Odoo) -> Answer:
         """Have the session remember the next number."""
         self.sent += 1
         number = self.sent
-        if self.click(node, "GET", f"/probe/count?value={number}").verdict == RIGHT:
+        answer = self.click(node, "GET", f"/probe/count?value={number}")
+        if answer.verdict == RIGHT:
             self.acknowledged = number
+        return answer
 
     def ask(self, node: Odoo) -> None:
         """Ask who this is."""
@@ -80,10 +103,17 @@ class User(threading.Thread):
                 verdict, told = self.judge(response)
                 waited = float(response.headers.get("X-Redis-Wait", 0))
             except requests.RequestException as error:
-                verdict, told, waited = WRONG, f"{method} {path} of {node.name}: {error!r}", 0.0
+                is_away = self.was_away(node, began) and isinstance(error, NO_ANSWER)
+                verdict, waited = AWAY if is_away else WRONG, 0.0
+                told = f"{method} {path} of {node.name}: {error!r}"
             ended = time.monotonic()
-        self.answers.append(Answer(began, ended, verdict, waited, told))
+        self.answers.append(Answer(began, ended, verdict, waited, told, node.name))
         return self.answers[-1]
+
+    def was_away(self, node: Odoo, since: float) -> bool:
+        """Whether a node was away on purpose at some time since then."""
+        absence = self.absences.get(node.name)
+        return absence is not None and absence.ended >= since
 
     def judge(self, response: requests.Response) -> tuple[str, str]:
         """The verdict, and what is told of it."""
