@@ -23,6 +23,7 @@ next release writes the new one. So two neighbouring releases can run side by si
 import json
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -43,10 +44,11 @@ _pieces = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
     None, ":", ",", False, False, True,
 )  # fmt: skip
 _decode = json.JSONDecoder().raw_decode  # what is authenticated has no white space to look for
-_is_line = re.compile(
-    rb'([1-9]\d{0,8}) (?:live|superseded) \d{1,18} \d{1,10} (?:-|-?\d{1,18}) (null|".*")'
-).fullmatch
-_has_version = re.compile(rb"([1-9]\d{0,8}) \w+ ").match
+_REMEMBERED_DATABASES = 64
+_line_of = re.compile(
+    rb'1 (?:live|superseded) (\d{1,18}) (\d{1,10}) (?:-|-?\d{1,18}) (null|"[^\n]{0,400}")\n'
+).match
+_version_of = re.compile(rb"([1-9]\d{0,8}) \w+ ").match
 
 
 class SessionRecord(NamedTuple):
@@ -95,31 +97,11 @@ def seal(
     """
     state = "superseded" if "next_sid" in data else "live"
     uid = uid if isinstance(uid := data.get("uid"), int) and uid else "-"
-    header = f"{WRITTEN} {state} {int(seen * 1000)} {ttl} {uid} {_named(data)}\n".encode()
+    name = _encoded_name(_database_of(data))
+    header = f"{WRITTEN} {state} {int(seen * 1000)} {ttl} {uid} {name}\n".encode()
     nonce = os.urandom(_NONCE_LENGTH)
     cipher = _cipher(place.secret, secret)
     return header + nonce + cipher.encrypt(nonce, _encode(data).encode(), _bound(place, header))
-
-
-def database_of(raw: object) -> str | None:
-    """The database whose secret a record is to be opened with, as the record says.
-
-    Nothing vouches for it until the record was opened.
-
-    :raises CorruptRecordError: when these bytes are no record
-    :raises NewerRecordError: when they are one of a later version
-    """
-    if not isinstance(raw, bytes):
-        raise CorruptRecordError("it is no text")
-    if (version := _has_version(raw)) and int(version[1]) > NEWEST:
-        raise newer(f"version {version[1].decode()}")
-    line = _is_line(raw.partition(b"\n")[0])
-    if not line:
-        raise CorruptRecordError("it is no record")
-    try:
-        return json.loads(line[2])  # type: ignore[no-any-return]
-    except ValueError as error:
-        raise CorruptRecordError("it names no database") from error
 
 
 def newer(version: str = "a later version") -> NewerRecordError:
@@ -133,30 +115,55 @@ def newer(version: str = "a later version") -> NewerRecordError:
     )
 
 
-def unseal(place: SessionPlace, secret: str, raw: bytes) -> SessionRecord:
-    """The session that ``seal`` made these bytes of; :func:`database_of` has read them before.
+def unseal(
+    place: SessionPlace, raw: object, secret_of: Callable[[str | None], str]
+) -> SessionRecord:
+    """The session that ``seal`` made these bytes of.
 
-    :param secret: of the database that the record names
+    :param secret_of: gives the secret of a database that the line names; nothing vouches for that
+        name until the record is open
     :raises CorruptRecordError: when anything of it, or its place, is not as it was sealed
+    :raises NewerRecordError: when a later release wrote it
     """
-    line, newline, rest = raw.partition(b"\n")
+    if not isinstance(raw, bytes):
+        raise CorruptRecordError("it is no text")
+    line = _line_of(raw)
+    if line is None:
+        if (version := _version_of(raw)) and int(version[1]) > NEWEST:
+            raise newer(f"version {version[1].decode()}")
+        raise CorruptRecordError("it is no record")
+    start = line.end()
+    seen, ttl, name = line.groups()
+    db = _decoded_name(name)
+    cipher = _cipher(place.secret, secret_of(db))
+    nonce, sealed = raw[start : start + _NONCE_LENGTH], raw[start + _NONCE_LENGTH :]
     try:
-        payload = _cipher(place.secret, secret).decrypt(
-            rest[:_NONCE_LENGTH], rest[_NONCE_LENGTH:], _bound(place, line + newline)
-        )
+        payload = cipher.decrypt(nonce, sealed, _bound(place, raw[:start]))
     except (InvalidTag, ValueError) as error:
         raise CorruptRecordError("it does not open") from error
     # Authenticated from here on: a server that knows the secret of the named database wrote it.
-    _version, _state, seen, ttl, _uid, db = line.split(b" ", 5)
     data = _decode(payload.decode())[0]
-    if _named(data).encode() != db:
+    if _database_of(data) != db:
         raise CorruptRecordError("it is of another database than it says")
     return SessionRecord(data, int(seen) / 1000, int(ttl), raw)
 
 
-def _named(data: dict[str, Any]) -> str:
-    """The database of a session, as JSON; a session has one or none."""
-    return _encode(db if isinstance(db := data.get("db"), str) else None)
+def _database_of(data: dict[str, Any]) -> str | None:
+    db = data.get("db")
+    return db if isinstance(db, str) else None
+
+
+@lru_cache(maxsize=_REMEMBERED_DATABASES)
+def _encoded_name(db: str | None) -> str:
+    return _encode(db)
+
+
+@lru_cache(maxsize=_REMEMBERED_DATABASES)
+def _decoded_name(name: bytes) -> str | None:
+    try:
+        return json.loads(name)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise CorruptRecordError("it names no database") from error
 
 
 def _bound(place: SessionPlace, header: bytes) -> bytes:

@@ -49,7 +49,7 @@ class ServerSecrets:
 
         :param db: also a name that nobody vouches for
         """
-        if not db or len(db.encode(errors="replace")) > LONGEST_NAME or "\0" in db:
+        if not db or not _can_be_a_name(db):
             return self._node
         secret = self._read(db)
         if secret:
@@ -57,3 +57,10 @@ class ServerSecrets:
         else:
             self._known.pop(db, None)
         return secret or self._node
+
+
+def _can_be_a_name(db: str) -> bool:
+    try:
+        return len(db.encode()) <= LONGEST_NAME and "\0" not in db
+    except UnicodeEncodeError:  # half of a character
+        return False

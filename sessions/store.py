@@ -6,7 +6,6 @@ is one script on one key. A Redis that does not answer, or not as Redis would, r
 like a session that is not there. Times are by Redis' clock, because nodes may disagree.
 """
 
-import contextlib
 import logging
 import math
 import threading
@@ -23,7 +22,7 @@ from psycopg2.pool import PoolError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from ..codec.session import SessionRecord, database_of, newer, seal, unseal
+from ..codec.session import SessionRecord, newer, seal, unseal
 from ..connection import DEADLINE, RedisServer
 from ..exceptions import (
     CorruptRecordError,
@@ -469,8 +468,12 @@ class RedisSessionStore(SessionStore):
         That nothing opens is asked twice: it is believed of a server that takes changes, and that
         answers as the script does.
         """
-        with contextlib.suppress(CorruptRecordError, WrongTypeError):
-            return self._opened(place, self._execute("HGET", place.key, place.field))
+        try:
+            raw = self._execute("HGET", place.key, place.field)
+            if raw is not None:
+                return self._opened(place, raw)
+        except (CorruptRecordError, WrongTypeError):
+            pass
         proof = token_hex(8)
         answer = self._run(scripts.FIND, place, proof)
         if not isinstance(answer, list) or len(answer) != 2 or answer[0] != proof.encode():
@@ -490,15 +493,10 @@ class RedisSessionStore(SessionStore):
         :raises SessionStoreUnavailable: when it is not known whether one did
         """
         try:
-            db = database_of(raw)
-            secret = self._secrets.to_open(db)
             try:
-                return unseal(place, secret, raw)
-            except CorruptRecordError:
-                current = self._secrets.read_again(db)
-                if current == secret:
-                    raise
-                return unseal(place, current, raw)
+                return unseal(place, raw, self._secrets.to_open)
+            except CorruptRecordError:  # the database may have been restored, or copied
+                return unseal(place, raw, self._secrets.read_again)
         except (NewerRecordError, SecretUnavailableError) as error:
             raise self._unavailable(error) from error
 

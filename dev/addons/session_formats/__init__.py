@@ -23,5 +23,5 @@ def post_load() -> None:
 
         version_2.put_into(session, written=WRITTEN[release])
         importlib.reload(scripts)
-        for name in ("SessionRecord", "database_of", "seal", "unseal"):
+        for name in ("SessionRecord", "seal", "unseal"):
             setattr(store, name, getattr(session, name))

@@ -25,7 +25,7 @@ def put_into(codec, *, written):
     :param codec: the module ``codec.session``
     :param written: the version to write
     """
-    seal_1, database_of_1, unseal_1 = codec.seal, codec.database_of, codec.unseal
+    seal_1, unseal_1 = codec.seal, codec.unseal
 
     class SessionRecord(codec.SessionRecord):
         """Of either version."""
@@ -45,30 +45,22 @@ def put_into(codec, *, written):
         nonce, payload = os.urandom(_NONCE_LENGTH), zlib.compress(json.dumps(data).encode())
         return header + nonce + _cipher(place, secret).encrypt(nonce, payload, _bound(place, header))
 
-    def database_of(raw):
-        if not isinstance(raw, bytes) or not raw.startswith(_BEGIN):
-            return database_of_1(raw)
-        try:
-            return _line_of(raw)["db"]
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise codec.CorruptRecordError("it is no record") from error
-
-    def unseal(place, secret, raw):
+    def unseal(place, raw, secret_of):
         if not raw.startswith(_BEGIN):
-            return SessionRecord(*unseal_1(place, secret, raw))
+            return SessionRecord(*unseal_1(place, raw, secret_of))
         header, newline, rest = raw.partition(b"\n")
         nonce, sealed = rest[:_NONCE_LENGTH], rest[_NONCE_LENGTH:]
         try:
-            payload = _cipher(place, secret).decrypt(
+            line = _line_of(raw)
+            payload = _cipher(place, secret_of(line["db"])).decrypt(
                 nonce, sealed, _bound(place, header + newline)
             )
-        except (InvalidTag, ValueError) as error:
+        except (InvalidTag, IndexError, KeyError, TypeError, ValueError) as error:
             raise codec.CorruptRecordError("it does not open") from error
-        line, data = _line_of(raw), json.loads(zlib.decompress(payload))
-        return SessionRecord(data, line["seen"], line["ttl"], raw)
+        return SessionRecord(json.loads(zlib.decompress(payload)), line["seen"], line["ttl"], raw)
 
     codec.WRITTEN, codec.NEWEST, codec.SessionRecord = written, 2, SessionRecord
-    codec.seal, codec.database_of, codec.unseal = seal, database_of, unseal
+    codec.seal, codec.unseal = seal, unseal
 
 
 def _line_of(raw):
