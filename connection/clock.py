@@ -12,11 +12,15 @@ _logger = logging.getLogger(__name__)
 
 TOLERATED = 5.0  # seconds that the two clocks may differ
 _TOLD_EVERY = 3600.0  # seconds between two warnings
+_NOISE = 0.1  # seconds, below which two clocks agree
+
+# None of these is frozen by a test that freezes ``time``.
+_clock, _MONOTONIC, _REALTIME = time.clock_gettime, time.CLOCK_MONOTONIC, time.CLOCK_REALTIME
 
 
 def monotonic() -> float:
-    """Seconds of the machine's monotonic clock, also where a test has frozen ``time``."""
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
+    """Seconds of the machine's monotonic clock."""
+    return _clock(_MONOTONIC)
 
 
 class ServerClock:
@@ -54,12 +58,14 @@ class ServerClock:
         """Seconds since the epoch by Redis' clock; by Python's while no connection has asked.
 
         A clock that a test has frozen or moved is followed, as if it had been moved in Redis too.
-        To a tenth of a second: where the clocks agree, it is ``time.time()`` to the last digit.
+        Where the clocks agree, it is ``time.time()`` to the last digit.
         """
         now = time.time()
-        return now if self._ahead is None else now + round(self._skew(self._ahead), 1)
+        if self._ahead is None:
+            return now
+        skew = self._skew(self._ahead)
+        return now if -_NOISE < skew < _NOISE else now + skew
 
     def _skew(self, ahead: float) -> float:
         """Seconds that Redis' clock is ahead of the machine's."""
-        real = time.clock_gettime(time.CLOCK_REALTIME)  # which no test freezes
-        return ahead + monotonic() - real
+        return ahead + _clock(_MONOTONIC) - _clock(_REALTIME)
