@@ -29,6 +29,7 @@ from redis.exceptions import (
 from ..exceptions import ConfigurationError, RedisUnavailableError
 from ..url import CLUSTER, SENTINEL, RedisURL
 from .client import ADDON, DRIVER_ERRORS, Client, begin, passes
+from .names import NAMES
 
 OLDEST = (6, 2)  # the oldest Redis this was tested with
 # Of X.509: a certificate that is not valid yet, or no more. Both pass without a change here.
@@ -370,22 +371,27 @@ def _other_protocol(url: RedisURL) -> str:
 
 def _speaks_tls(host: tuple[str, int]) -> bool | None:
     """Whether who listens there does; None: nobody can tell."""
-    with contextlib.suppress(OSError), socket.create_connection(host, timeout=_LOOK) as plain:
+    with contextlib.suppress(OSError), _connected(host) as plain:
         plain.sendall(b"PING\r\n")
         if plain.recv(1) in (b"+", b"-"):
             return False
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with (
-            socket.create_connection(host, timeout=_LOOK) as plain,
-            context.wrap_socket(plain),
-        ):
+        with _connected(host) as plain, context.wrap_socket(plain):
             return True
     except ssl.SSLError as error:
         return True if "ALERT" in str(error.reason) else None  # one that wants a certificate
     except OSError:
         return None
+
+
+def _connected(host: tuple[str, int]) -> socket.socket:
+    """As ``socket.create_connection``, but for names that take long."""
+    name, port = host
+    return NAMES.connect(
+        name, _LOOK, lambda address: socket.create_connection((address, port), timeout=_LOOK)
+    )
 
 
 def _alert(url: RedisURL) -> str:
@@ -398,7 +404,7 @@ def _alert(url: RedisURL) -> str:
     host = url.hosts[0]
     try:
         with (
-            socket.create_connection(host, timeout=_LOOK) as plain,
+            _connected(host) as plain,
             context.wrap_socket(plain, server_hostname=host[0]) as encrypted,
         ):
             encrypted.recv(1)

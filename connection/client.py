@@ -47,6 +47,7 @@ from redis.utils import str_if_bytes
 
 from ..url import CLUSTER, SENTINEL, RedisURL
 from .clock import ServerClock, monotonic
+from .names import NAMES
 
 _logger = logging.getLogger(__name__)
 
@@ -348,14 +349,33 @@ def _without(secret: str | None, words: str) -> str:
     return f"{head}***" if found else head
 
 
-class _TimedTLS(_Timed):
+class _TimedTCP(_Timed):
+    """One to a host, whose name is looked up off the time of the call (:mod:`.names`)."""
+
+    host: str
+    named = ""  # the host, though it is an address for the moment
+
+    def _connect(self) -> Any:
+        self.named = name = self.host
+        left = _left()
+
+        def connect(address: str) -> Any:
+            self.host = address
+            try:
+                return super(_TimedTCP, self)._connect()  # type: ignore[misc]
+            finally:
+                self.host = name
+
+        return NAMES.connect(name, None if left is None else left * self.share, connect)
+
+
+class _TimedTLS(_TimedTCP):
     """One with TLS; what its files say is read once, not for each connection.
 
     That takes longer than a hundred commands, all of it Python's: when many connections are opened
     at once, as after a restart, they would be late, and their time be over.
     """
 
-    host: str
     check_hostname: bool
     cert_reqs: ssl.VerifyMode
     certfile: str | None
@@ -366,7 +386,7 @@ class _TimedTLS(_Timed):
         files = self.certfile, self.keyfile, self.ca_certs
         written = tuple(os.stat(path).st_mtime_ns if path else 0 for path in files)
         context = _tls_context(self.check_hostname, self.cert_reqs, files, written)
-        return context.wrap_socket(sock, server_hostname=self.host)
+        return context.wrap_socket(sock, server_hostname=self.named)
 
 
 @functools.lru_cache(maxsize=8)
@@ -388,7 +408,7 @@ def _tls_context(
     return context
 
 
-class _Connection(_Timed, redis.Connection):
+class _Connection(_TimedTCP, redis.Connection):
     pass
 
 
@@ -400,7 +420,7 @@ class _SocketConnection(_Timed, redis.UnixDomainSocketConnection):
     pass
 
 
-class _PrimaryConnection(_Timed, SentinelManagedConnection):
+class _PrimaryConnection(_TimedTCP, SentinelManagedConnection):
     read_only = redis.ConnectionError  # the sentinels know the next primary
 
 

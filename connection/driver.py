@@ -28,9 +28,12 @@ _PARAMETERS = {
     "connection AbstractConnection.send_command": "self args kwargs",
     "connection AbstractConnection.send_packed_command": "self command check_health",
     "connection AbstractConnection.set_parser": "self parser_class",
+    "connection AbstractConnection.pack_commands": "self commands",
     "connection BlockingConnectionPool.disconnect": "self inuse_connections",
     "connection BlockingConnectionPool.make_connection": "self",
     "connection BlockingConnectionPool.release": "self connection",
+    "connection Connection._connect": "self",
+    "connection Connection.host.fset": "self value",
     "connection ConnectionPool.make_connection": "self",
     "connection DefaultParser.on_connect": "self connection kwargs",
     "connection DefaultParser.read_from_socket": "self timeout raise_on_timeout",
@@ -51,9 +54,12 @@ _NAMES = {
     "connection AbstractConnection.send_command": "send_packed_command",
     "connection BlockingConnectionPool.make_connection": "_connections connection_kwargs",
     "connection BlockingConnectionPool.release": "pool put_nowait",
-    "connection Connection._connect": "socket_connect_timeout socket_timeout",
+    "connection Connection._connect": (
+        "getaddrinfo host port socket_connect_timeout socket_timeout"
+    ),
     "connection DefaultParser.read_from_socket": "_sock recv_into",
     "connection DefaultParser.read_response": "read_from_socket",
+    "connection Connection.host.fset": "_host",
     "connection SSLConnection._connect": "_wrap_socket_with_ssl",
     "connection SSLConnection._wrap_socket_with_ssl": (
         "create_default_context check_hostname cert_reqs certfile keyfile ca_certs wrap_socket"
@@ -61,6 +67,7 @@ _NAMES = {
     "connection UnixDomainSocketConnection._connect": "socket_connect_timeout socket_timeout path",
     "sentinel Sentinel.discover_master": "sentinels sentinel_masters",
     "sentinel SentinelConnectionPoolProxy.get_master_address": "discover_master disconnect",
+    "cluster NodeCommands.write": "pack_commands send_packed_command",
     "cluster NodesManager.initialize": "_initialization_lock slots_cache startup_nodes",
     "cluster RedisCluster._get_command_keys": "commands_parser get_keys",
     "cluster RedisCluster._internal_execute_command": "ERRORS_ALLOW_RETRY retry",

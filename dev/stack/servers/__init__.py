@@ -25,13 +25,14 @@ from .process import (
 )
 from .proxy import LyingProxy, Proxy, StrictProxy
 from .redis import OldRedis, Redis, UnixRedis, Valkey, add_user, as_user
+from .resolver import Resolver
 from .sentinels import SERVICE, Sentinels
 from .tls import Certificates, TLSRedis
 
 __all__ = [
     "LOAD", "SERVICE", "Certificates", "Cluster", "Island", "LyingProxy", "Nginx", "Odoo",
-    "OldRedis", "PostgreSQL", "Proxy", "Redis", "Sentinels", "Server", "ServerError", "StrictProxy",
-    "TLSRedis", "UnixRedis", "Valkey", "Worker", "add_user", "alive", "as_user", "digest",
-    "free_port", "init_database", "listens", "odoo_environment", "start_all", "stop_all", "until",
-    "write_conf",
+    "OldRedis", "PostgreSQL", "Proxy", "Redis", "Resolver", "Sentinels", "Server", "ServerError",
+    "StrictProxy", "TLSRedis", "UnixRedis", "Valkey", "Worker", "add_user", "alive", "as_user",
+    "digest", "free_port", "init_database", "listens", "odoo_environment", "start_all", "stop_all",
+    "until", "write_conf",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ class Odoo(Server):
 class Worker:
     """An Odoo process under a test's control: `run` executes code in it as a request would be.
 
-    `stack/worker.py` is what runs; `config`, `redis` and `env` are as for a node.
+    `stack/worker.py` is what runs; `config`, `redis` and `env` are as for a node. `prefix` is a
+    command that runs it.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Worker:
         config: Mapping[str, object] | None = None,
         redis: Mapping[str, object] | None = None,
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,7 @@ class Worker:
         script = Path(__file__).parents[1] / "worker.py"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(environment.python()), str(script), "-c", str(conf)],
+                [*prefix, str(environment.python()), str(script), "-c", str(conf)],
                 env=odoo_environment(env or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

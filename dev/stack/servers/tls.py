@@ -12,6 +12,8 @@ import trustme
 from .process import LOOPBACK, free_port
 from .redis import Redis
 
+NAMED = "redis.test"  # in the server's certificate, for a `Resolver`
+
 
 class Certificates:
     """An authority, what it signed for a server on loopback and for a client; another authority."""
@@ -24,7 +26,7 @@ class Certificates:
         authority = trustme.CA()
         yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
         issued = {
-            self.server: authority.issue_cert("localhost", LOOPBACK),
+            self.server: authority.issue_cert("localhost", NAMED, LOOPBACK),
             self.client: authority.issue_cert("client.example"),
             self.expired: authority.issue_cert("localhost", LOOPBACK, not_after=yesterday),
         }
