@@ -65,6 +65,8 @@ def test_a_quick_resolver_is_heard(resolver):
     names = Names()
     assert names.addresses("a", 1) == ("192.0.2.1",)
     resolver.addresses = ["192.0.2.2", "192.0.2.3", "192.0.2.2"]
+    resolver.gate.clear()
+    threading.Timer(QUICK / 4, resolver.gate.set).start()
     assert names.addresses("a", 1) == ("192.0.2.2", "192.0.2.3")
 
 
