@@ -17,6 +17,8 @@ _NOISE = 0.1  # seconds, below which two clocks agree
 # None of these is frozen by a test that freezes ``time``.
 _clock, _MONOTONIC, _REALTIME = time.clock_gettime, time.CLOCK_MONOTONIC, time.CLOCK_REALTIME
 
+_told: dict[str, float] = {}  # when each Redis was warned of, by the monotonic clock
+
 
 def monotonic() -> float:
     """Seconds of the machine's monotonic clock."""
@@ -26,13 +28,12 @@ def monotonic() -> float:
 class ServerClock:
     """The clock of one Redis; of several servers, that of the last one asked.
 
-    :param name: of the Redis, for the log
+    :param name: of the Redis, for the log, which says a thing once for both halves
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._ahead: float | None = None  # seconds, of the monotonic clock
-        self._told: float | None = None  # when it was warned of, by the monotonic clock
 
     def learn(self, server_time: float, asked: float, answered: float) -> None:
         """Take note of what a server says.
@@ -44,8 +45,8 @@ class ServerClock:
         skew = self._skew(self._ahead)
         if abs(skew) - (answered - asked) / 2 <= TOLERATED:
             return
-        if self._told is None or answered - self._told >= _TOLD_EVERY:
-            self._told = answered
+        if self._name not in _told or answered - _told[self._name] >= _TOLD_EVERY:
+            _told[self._name] = answered
             _logger.warning(
                 "The clock of Redis at %s is %.1f s %s this machine's; expected the same time, "
                 "kept by NTP on both: sessions end by the clock of Redis, all else by this one",

@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+from freezegun import freeze_time
 
 from odoo.addons.redis_session_ormcache.connection import DEADLINE, RedisServer, Script
 from odoo.addons.redis_session_ormcache.connection import client as clients
@@ -65,6 +66,19 @@ def test_it_is_learnt_again(ahead, server, monkeypatch):
     server.evaluate(IN_TIME, "a", DEADLINE)
     monkeypatch.undo()
     assert skew(server) == pytest.approx(2 * AHEAD, abs=100)
+
+
+def test_a_frozen_clock_moves_no_deadline(redis):
+    """A connection that was opened before a test froze the clock, or meanwhile, goes on."""
+    left = Script("return tonumber(ARGV[1]) - redis.call('TIME')[1] * 1000")  # in milliseconds
+    server = RedisServer(redis.url, half="sessions", timeout=1.0)
+    for _time in range(2):
+        assert 0 < server.evaluate(left, "a", DEADLINE) <= 2000
+        with freeze_time("2031-02-03"):
+            assert 0 < server.evaluate(left, "a", DEADLINE) <= 2000
+            server.disconnect()
+            assert 0 < server.evaluate(left, "a", DEADLINE) <= 2000
+    server.disconnect()
 
 
 def test_each_topology_learns_it(topologies):

@@ -31,7 +31,7 @@ def call(server, number):
     except Error as error:
         return [str(error), time.monotonic() - began]
 
-def calls(url, rounds=1):
+def calls(url, rounds, threads):
     found = []
     if url not in kept:
         kept[url] = RedisServer(url, half="sessions", timeout={TIMEOUT})
@@ -39,8 +39,8 @@ def calls(url, rounds=1):
     for _round in range(rounds):
         server._silent.clear()
         server._client.disconnect()
-        with ThreadPoolExecutor({THREADS}) as pool:
-            found += pool.map(lambda number: call(server, number), range({THREADS}))
+        with ThreadPoolExecutor(threads) as pool:
+            found += pool.map(lambda number: call(server, number), range(threads))
     return found
 """
 
@@ -72,8 +72,8 @@ def process(tmp_path_factory, postgres, database, redis, resolver):
 def run(process):
     """Make calls in the process; how each ended, and how long it took."""
 
-    def run(url, rounds=1):
-        return process.run(f"{CALLS}\nresult = calls({url!r}, {rounds})")
+    def run(url, rounds=1, threads=THREADS):
+        return process.run(f"{CALLS}\nresult = calls({url!r}, {rounds}, {threads})")
 
     return run
 
@@ -147,9 +147,9 @@ def test_a_certificate_is_for_the_name(tmp_path, redis, quick, run):
     """Though what is connected to is an address."""
     quick.names["other.test"] = "127.0.0.1"
     with TLSRedis(tmp_path, Certificates(tmp_path / "certificates")) as tls:
-        assert_served(run(named(tls.url, NAME)))
-        for error, _took in run(named(tls.url, "other.test")):
-            assert "other.test" in error or "did not answer a moment ago" in error
+        assert_served(run(named(tls.url, NAME), threads=1))
+        for error, _took in run(named(tls.url, "other.test"), threads=1):
+            assert "other.test" in error
 
 
 def test_sentinels_have_names(tmp_path, quick, run):
