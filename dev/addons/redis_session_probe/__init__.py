@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import threading
 import time
@@ -76,7 +77,13 @@ class Probe(http.Controller):
 
 
 def post_load() -> None:
-    """Measure what the addon asks of Redis, and tell it with each response."""
+    """Measure what the addon asks of Redis, and tell it with each response.
+
+    ``PROBE_DELETION_TIMER`` is how many seconds an old sid is valid after a soft rotation.
+    """
+    http.SESSION_DELETION_TIMER = float(
+        os.environ.get("PROBE_DELETION_TIMER", http.SESSION_DELETION_TIMER)
+    )
     from odoo.addons.redis_session_ormcache.connection import RedisServer
 
     for name in ("execute", "execute_many"):
