@@ -565,7 +565,7 @@ def test_only_the_database_s_secret_ends_its_sessions(nodes, make_probed, browse
     sid = browser.sid
     for node in (*nodes, changed):
         browser.sid = sid
-        assert browser.uid(node) is None
+        assert not browser.is_logged_in(node)
     again = Browser(shop)
     assert again.login(nodes[1]) == uid
     for node in (*nodes, changed):
