@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .process import LOOPBACK, ServerError, Together, free_port, kill_all, start_all, until
+from .proxy import Proxy
 from .redis import Redis
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class Cluster(Together):
     """Primaries that share the slots, each with a replica.
 
     :param node_timeout: milliseconds of silence after which a node is taken for dead
+    :param proxied: whether each node is behind a proxy, of `proxies`, for clients and replicas; the
+        nodes' own bus is not
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class Cluster(Together):
         node_timeout: int = 1000,
         password: str | None = None,
         config: Mapping[str, str] | None = None,
+        proxied: bool = False,
     ) -> None:
         self.primaries, self.password = primaries, password
         secret = {"masterauth": f'"{password}"'} if password else {}
@@ -44,13 +48,17 @@ class Cluster(Together):
             **(config or {}),
         }
         self.nodes = [self._node(number) for number in range(2 * primaries)]
+        self.proxies = [Proxy(node.port) for node in self.nodes if proxied]
+        for node, proxy in zip(self.nodes, self.proxies, strict=False):
+            node.config["cluster-announce-port"] = str(proxy.port)
         self._ids: dict[str, Redis] = {}
 
     @property
     def url(self) -> str:
         """redis+cluster://127.0.0.1:port,127.0.0.1:port,127.0.0.1:port"""
         secret = f":{quote(self.password, safe='')}@" if self.password else ""
-        hosts = ",".join(f"{LOOPBACK}:{node.port}" for node in self.nodes[: self.primaries])
+        ends = self.proxies or self.nodes
+        hosts = ",".join(f"{LOOPBACK}:{end.port}" for end in ends[: self.primaries])
         return f"redis+cluster://{secret}{hosts}"
 
     def start(self) -> Self:
@@ -104,6 +112,12 @@ class Cluster(Together):
     def stop(self) -> None:
         """Stop all."""
         kill_all(*self.nodes)
+        for proxy in self.proxies:
+            proxy.server_close()
+
+    def proxy_of(self, node: Redis) -> Proxy:
+        """What is before a node, if they are proxied."""
+        return self.proxies[self.nodes.index(node)]
 
     def id_of(self, node: Redis) -> str:
         """What the cluster calls a node."""

@@ -32,6 +32,8 @@ class Proxy(socketserver.ThreadingTCPServer):
     :param delay: seconds that each answer is late
     :param rate: bytes a second of each answer, in drops; 0: all there is
     :param rewrite: changes the server's answers
+    :param hold: is told of what passes, and returns when it may: the bytes, the client's socket,
+        and whether they are an answer
     """
 
     allow_reuse_address = daemon_threads = True
@@ -39,6 +41,7 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     def __init__(self, port: int, *, rewrite: Callable[[bytes], bytes] = bytes) -> None:
         self.target, self.mode, self.delay, self.rewrite = port, "pass", 0.0, rewrite
+        self.hold: Callable[[bytes, socket.socket, bool], None] | None = None
         self.refused = self.rate = 0
         super().__init__((LOOPBACK, 0), socketserver.BaseRequestHandler)
         self.port = int(self.server_address[1])
@@ -62,6 +65,8 @@ class Proxy(socketserver.ThreadingTCPServer):
     def _pump(self, source: Any, sink: Any, answering: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self.hold:
+                    self.hold(data, sink if answering else source, answering)
                 if self.mode == "hole":
                     continue
                 if self.mode in {"reset", "reset once", "refuse"}:
