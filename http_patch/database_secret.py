@@ -1,13 +1,23 @@
-"""``database.secret`` of any database, for the sessions that are sealed with it."""
+"""``database.secret`` of any database, for the sessions that are sealed with it.
+
+It is read over a connection of its own. Odoo's pool would keep it, to a database perhaps that this
+node does not serve, and ``DROP DATABASE`` would be refused as long; it may be full; and it waits
+for PostgreSQL without an end, static files and ``/web/health`` with it.
+"""
+
+from contextlib import closing
+from typing import Any
 
 import psycopg2
 from odoo.http import _request_stack
-from odoo.sql_db import db_connect
+from odoo.sql_db import connection_info_for
 
 from ..exceptions import SecretUnavailableError
 
 _QUERY = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
 _MAINTENANCE = "postgres"  # where odoo.service.db.list_dbs asks too
+_URIS = ("postgresql://", "postgres://")  # which connection_info_for takes for one
+WAIT = 2  # seconds for a connection, then for an answer; libpq has no shorter time
 
 
 def read(db: str) -> str | None:
@@ -16,17 +26,18 @@ def read(db: str) -> str | None:
     :param db: a name that came from Redis perhaps; nothing but a name is connected to
     :raises SecretUnavailableError: when PostgreSQL does not say
     """
+    if db.startswith(_URIS):
+        return None
     try:
-        with db_connect(db).cursor() as cursor:
-            cursor.execute(_QUERY, log_exceptions=False)
-            row = cursor.fetchone()
-            return row[0] if row else None
+        row = _ask(db, _QUERY)
+        return row[0] if row else None
     except (psycopg2.ProgrammingError, ValueError):  # no table of Odoo's; no name of a database
         return None
     except psycopg2.Error as error:
         if _is_missing(db):
             return None
-        raise SecretUnavailableError(f"The secret of database {db!r}: {error}") from error
+        told = " ".join(str(error).split())
+        raise SecretUnavailableError(f"The secret of database {db!r}: {told}") from error
 
 
 def at_hand(db: str) -> str | None:
@@ -48,8 +59,20 @@ def at_hand(db: str) -> str | None:
 def _is_missing(db: str) -> bool:
     """Whether PostgreSQL answers, and has no such database."""
     try:
-        with db_connect(_MAINTENANCE).cursor() as cursor:
-            cursor.execute("SELECT FROM pg_database WHERE datname = %s", [db])
-            return not cursor.rowcount
+        return _ask(_MAINTENANCE, "SELECT FROM pg_database WHERE datname = %s", db) is None
     except psycopg2.Error:
         return False
+
+
+def _ask(db: str, query: str, *parameters: str) -> Any:
+    """The first row, or None.
+
+    :raises psycopg2.Error: also when it takes too long
+    """
+    with (
+        closing(psycopg2.connect(**connection_info_for(db)[1], connect_timeout=WAIT)) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"SET LOCAL statement_timeout = {WAIT * 1000}")
+        cursor.execute(query, parameters)
+        return cursor.fetchone()

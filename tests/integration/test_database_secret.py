@@ -1,0 +1,65 @@
+"""``database.secret`` as it is read for sessions: from any database, of any name, in any state."""
+
+import contextlib
+import socket
+import time
+
+import psycopg2
+import pytest
+
+from odoo.addons.redis_session_ormcache.exceptions import SecretUnavailableError
+from odoo.addons.redis_session_ormcache.http_patch import database_secret
+
+
+def connect(postgres, db):
+    """A connection that stays open for a block."""
+    where = {"host": postgres.host, "port": postgres.port, "user": postgres.user}
+    return contextlib.closing(psycopg2.connect(dbname=db, **where))
+
+
+def test_it_is_the_one_that_is_committed(postgres, lone_database):
+    """As the table has it."""
+    query = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
+    assert database_secret.read(lone_database) == postgres.sql(lone_database, query)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "postgresql://", "postgresql://[", "postgres://a/b", "dbname=postgres", "x host=127.0.0.9",
+        "service=x", "a\ud800", "'", "\\", " ", "no such database", "postgres",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_database_of_odoos_has_no_secret(postgres, name):
+    """Whoever can write to Redis chooses it; it is never taken for more than a name."""
+    assert database_secret.read(name) is None
+
+
+def test_no_connection_is_left(postgres, make_database):
+    """A database may be dropped after a session of its own came to a node that does not serve it."""
+    name = make_database()
+    assert database_secret.read(name)
+    postgres.sql("postgres", f"DROP DATABASE {name}")
+    assert database_secret.read(name) is None
+
+
+def test_a_table_that_is_locked_is_not_waited_for(postgres, lone_database):
+    """An upgrade of a module may lock it for minutes."""
+    with connect(postgres, lone_database) as locking, locking.cursor() as cursor:
+        cursor.execute("LOCK TABLE ir_config_parameter")
+        began = time.monotonic()
+        with pytest.raises(SecretUnavailableError, match="statement timeout"):
+            database_secret.read(lone_database)
+        assert time.monotonic() - began < database_secret.WAIT + 2
+
+
+def test_a_postgresql_that_hangs_is_not_waited_for(postgres, monkeypatch):
+    """Nothing is known of the secret then."""
+    from odoo.tools import config
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setitem(config, "db_port", silent.getsockname()[1])
+        began = time.monotonic()
+        with pytest.raises(SecretUnavailableError):
+            database_secret.read("any")
+        assert time.monotonic() - began < 2 * database_secret.WAIT + 2
