@@ -15,6 +15,7 @@ from ..ormcache import RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore, ServerSecrets
 from . import (
     STOPS,
+    application,
     cached_values,
     database_secret,
     in_force,
@@ -38,7 +39,7 @@ WITHOUT_ORMCACHE = "do without that addon, or set ormcache = false"
 ORMCACHE_TIMEOUT = 0.5  # seconds at most that computing a value is put off by asking for it
 _CONTAINERS = 8  # of Odoo's ormcache: each may take its share of a database's bytes
 
-_SESSION_TARGETS = (session_store, request, websocket)
+_SESSION_TARGETS = (session_store, application, request, websocket)
 _ORMCACHE_TARGETS = (
     ormcache,
     registry,
@@ -114,6 +115,7 @@ def install() -> Installed | None:
     in_force.forget()
     if installed.sessions:
         session_store.apply(installed.sessions)
+        application.apply(installed.sessions)
         request.apply(installed.sessions)
         websocket.apply()
     if installed.remote:

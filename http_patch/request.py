@@ -1,7 +1,6 @@
 """``odoo.http.Request``: sessions of a request.
 
 * ``_save_session`` ends a request: that is the activity which extends a session.
-* ``_inject_future_response`` gives the response its cookies: a user's lives as long as the session.
 * ``_get_session_and_dbname`` begins it: what needs no session is served without Redis; and what
   needs one is not served where another addon keeps the sessions elsewhere.
 """
@@ -16,7 +15,7 @@ from odoo.http import _request_stack
 from odoo.tools import config
 
 from ..sessions import RedisSessionStore, SessionStoreUnavailable
-from . import in_force, session_store
+from . import application, in_force, session_store
 from .shape import require_signature
 
 # Other names of odoo.http are looked up when they are used: other addons replace them.
@@ -25,7 +24,6 @@ _logger = logging.getLogger(__name__)
 
 _PARAMETERS = {
     "_save_session": ("self", "env"),
-    "_inject_future_response": ("self", "response"),
     "_get_session_and_dbname": ("self",),
 }
 _SESSIONLESS_PATHS = {"/web/health"}
@@ -51,7 +49,6 @@ def apply(store: RedisSessionStore) -> None:
     _store = store
     for name, patch in (
         ("_save_session", _noting_activity),
-        ("_inject_future_response", _renewing_cookie),
         ("_get_session_and_dbname", _serving_without_redis),
     ):
         patched = patch(getattr(http.Request, name))
@@ -60,8 +57,12 @@ def apply(store: RedisSessionStore) -> None:
 
 def problem() -> str | None:
     """Why what was installed for sessions is not in force, if so; a sentence."""
-    replaced = next(iter(in_force.replaced(in_force.SESSIONS)), None)
-    return replaced or session_store.elsewhere() or session_store.follow()
+    return (
+        next(iter(in_force.replaced(in_force.SESSIONS)), None)
+        or session_store.elsewhere()
+        or session_store.follow()
+        or application.replaced()
+    )
 
 
 def check_again() -> None:
@@ -102,29 +103,10 @@ def _noting_activity(original: Any) -> Any:
             _store.learn(env.cr.dbname, http.get_session_max_inactivity(env))
         original(self, env)
         if self.session.can_save:
-            self.renewed_lifetime = _store.touch(self.session)
+            application.at_work.adopt(self.session)
+            _store.touch(self.session)
 
     return _save_session
-
-
-def _renewing_cookie(original: Any) -> Any:
-    """Send the cookie again when activity was noted; core does so when the session changed.
-
-    Only a user's: a visitor's response may be kept and shown to others (``website_page``), and one
-    that says it is public may be kept by any cache.
-    """
-
-    @functools.wraps(original)
-    def _inject_future_response(self: Any, response: Any) -> Any:
-        lifetime = vars(self).pop("renewed_lifetime", None)
-        public = "public" in response.headers.get("Cache-Control", "")
-        if lifetime and self.session.uid and not public:
-            self.future_response.set_cookie(
-                "session_id", self.session.sid, max_age=lifetime, httponly=True
-            )
-        return original(self, response)
-
-    return _inject_future_response
 
 
 def _serving_without_redis(original: Any) -> Any:
@@ -132,12 +114,14 @@ def _serving_without_redis(original: Any) -> Any:
     def _get_session_and_dbname(self: Any) -> tuple[Any, str | None]:
         try:
             _require_store()
-            found: tuple[Any, str | None] = original(self)
-            return found
+            session, database = original(self)
         except SessionStoreUnavailable:
             path = self.httprequest.path
             if path not in _SESSIONLESS_PATHS and not http.root.get_static_file(path):
                 raise
+        else:
+            application.at_work.begin(session)
+            return session, database
         session = _store.new()
         session.update(http.get_default_session())
         session.context["lang"] = self.default_lang()

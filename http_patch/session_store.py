@@ -25,7 +25,7 @@ _store: RedisSessionStore
 
 def check() -> None:
     """Refuse an Odoo whose store does other things than ours, or another addon's store."""
-    _require_odoos_own(_application())
+    _require_odoos_own(application())
     _class_of_sessions()
     for name, function in _public(http.FilesystemSessionStore):
         other = replaced_by(function)
@@ -46,11 +46,11 @@ def apply(store: RedisSessionStore) -> None:
     def session_store(self: Any) -> RedisSessionStore:
         return store
 
-    application = _application()
+    found = application()
     replaced = functools.cached_property(session_store)
-    replaced.__set_name__(type(application), "session_store")
-    type(application).session_store = replaced
-    vars(application).pop("session_store", None)
+    replaced.__set_name__(type(found), "session_store")
+    type(found).session_store = replaced
+    vars(found).pop("session_store", None)
 
 
 def elsewhere() -> str | None:
@@ -85,7 +85,7 @@ def without_effect() -> list[str]:
     return [f"{other} (for FilesystemSessionStore.{name})" for name, other in found if other]
 
 
-def _application() -> Any:
+def application() -> Any:
     """The application itself, whatever is wrapped around it."""
     try:
         return http.root.initialize.__self__

@@ -264,6 +264,31 @@ class RedisSessionStore(SessionStore):
             _logger.debug("Activity not noted: %s", error)
             return None
 
+    def renew(self, sid: str, record: SessionRecord) -> tuple[str, SessionRecord] | None:
+        """Note activity of a request that is still at work; as :meth:`touch`, beside the request.
+
+        :param record: what was stored under the sid when it was looked at last
+        :return: what is stored now, and under which sid: another request may have saved or rotated
+            it, which is activity; None where the session has ended
+        :raises SessionStoreUnavailable: when Redis does not say
+        """
+        place = self._place_of(sid)
+        noted = self._sealed(place, unseal(place, record.raw).data, record.ttl)
+        if self._exchange(place, record, noted.ttl, (place, noted)):
+            return sid, noted
+        current = self._read(place)
+        while current is not None and current.superseded:
+            sid = current.data["next_sid"]
+            current = self._read(self._place_of(sid))
+        return None if current is None else (sid, current)
+
+    def is_stored(self, sid: str) -> bool:
+        """Whether there is a session under a sid; also where Redis does not say."""
+        try:
+            return self._read(self._place_of(sid)) is not None
+        except SessionStoreUnavailable:
+            return True
+
     def rotate(self, session: Any, env: Any, soft: bool = False) -> None:
         """Give a session another sid; mirrors ``FilesystemSessionStore.rotate``.
 
@@ -565,6 +590,7 @@ class RedisSessionStore(SessionStore):
         return round(self._now() - time.time(), 1)
 
     def _remember(self, session: Any, record: SessionRecord | None) -> None:
+        session.is_dirty = False  # or Odoo would send a cookie that the browser has
         if hasattr(session, "redis_record"):
             session.redis_record = record
 

@@ -206,18 +206,10 @@ def test_inactivity_is_a_sliding_timeout(make_node, make_database, redis, postgr
         time.sleep(2.5)
         assert active.is_logged_in(node)
     assert active.sid == sid
-    time.sleep(0.2)  # activity is due again
-    assert "Set-Cookie" in active.post(node, "/web/session/check").headers
-    time.sleep(0.2)
-    public = active.get(node, "/web/webclient/translations?hash=abc")
-    assert "public" in public.headers["Cache-Control"]
-    assert "Set-Cookie" not in public.headers  # any cache may keep it
     assert not idle.is_logged_in(node)
     assert elsewhere.is_logged_in(node)
-    active.sid = sid  # the cookie's own end, which a client may round down, aside
     time.sleep(3)
     assert active.is_logged_in(node)
-    active.sid = sid
     time.sleep(4.2)
     assert not active.is_logged_in(node)
     assert elsewhere.is_logged_in(node)

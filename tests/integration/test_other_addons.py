@@ -39,6 +39,7 @@ store = Store(odoo.http.Session)
 """
 KEPT = "original = odoo.http.Request._save_session\n"
 SAVE = "odoo.http.Request._save_session = "
+CALL = "odoo.http.Application.__call__ = "
 LOOKUP = "from odoo.tools.cache import ormcache\noriginal = ormcache.lookup\n"
 COUNTING = """
 import functools
@@ -115,6 +116,10 @@ COEXISTING = {
         BOTH,
     ),
     "method replaced": (SAVE + "lambda self, env=None: None", (BEFORE,)),
+    "application called": (
+        "original = odoo.http.Application.__call__\n" + CALL + "lambda *args: original(*args)",
+        BOTH,
+    ),
     "lookup wrapped": (LOOKUP + COUNTING + "ormcache.lookup = counting", (AFTER,)),
     "registries wrapped": (
         REGISTRY + "make = Registry.new\n"
@@ -209,9 +214,22 @@ REPLACING = {
     ),
     "method of a subclass": (
         "class Mine(odoo.http.Request):\n"
-        "    def _inject_future_response(self, response): return response\n"
+        "    def _save_session(self, env=None): pass\n"
         "odoo.http.Request = Mine",
-        {AFTER: "_inject_future_response was replaced by odoo.addons.other.Mine"},
+        {AFTER: "_save_session was replaced by odoo.addons.other.Mine"},
+    ),
+    "call of the application": (
+        CALL + "lambda self, environ, start: None",
+        {
+            AFTER: "odoo.http.Application.__call__ was replaced by odoo.addons.other.<lambda>, "
+            "which does not call what it replaced; do without that addon, or set session = false",
+        },
+    ),
+    "call of an application's subclass": (
+        "class Mine(odoo.http.Application):\n"
+        "    def __call__(self, environ, start): return []\n"
+        "odoo.http.root = Mine()",
+        {AFTER: "Application.__call__ was replaced by odoo.addons.other.Mine.__call__"},
     ),
     "lookup wrapped": (
         LOOKUP + COUNTING + "ormcache.lookup = counting",

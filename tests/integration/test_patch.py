@@ -20,7 +20,10 @@ from odoo.addons.redis_session_ormcache.sessions.scripts import FIND
 from odoo.addons.redis_session_ormcache.tests.support.cookies import SID, texts
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
 
-PATCHED = "_save_session", "_inject_future_response", "_get_session_and_dbname"
+PATCHED = (
+    *((Request, name) for name in ("_save_session", "_get_session_and_dbname")),
+    (Application, "__call__"),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,14 +32,14 @@ def _installed():
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("ODOO_REDIS_ORMCACHE", "false")
     saved = Application.session_store
-    methods = {name: vars(Request)[name] for name in PATCHED}
+    methods = [(cls, name, vars(cls)[name]) for cls, name in PATCHED]
     new = vars(Registry)["new"]
     post_load()
     yield
     Registry.new = new
     Application.session_store = saved
-    for name, method in methods.items():
-        setattr(Request, name, method)
+    for cls, name, method in methods:
+        setattr(cls, name, method)
     vars(root).pop("session_store", None)
     from odoo.addons.redis_session_ormcache.http_patch import install
 

@@ -439,6 +439,10 @@ SHAPES = {
         "odoo.http.Request._save_session = own('lambda self, env, more: None')",
         "takes (self, env), not ['self', 'env', 'more']",
     ),
+    "application": (
+        "odoo.http.Application.__call__ = own('lambda self, environ: None')",
+        "takes (self, environ, start_response), not ['self', 'environ']",
+    ),
     "new method": (
         "odoo.http.FilesystemSessionStore.get_many = own('lambda self, sids: []')",
         "a session store has no method get_many",

@@ -1,0 +1,306 @@
+"""A request at work is activity of its session from its beginning to its end."""
+
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from odoo.http import STORED_SESSION_BYTES
+
+from odoo.addons.redis_session_ormcache.sessions.at_work import RequestsAtWork
+from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
+from stack.provision import environment
+from stack.servers import LOAD, Redis
+
+TIMEOUT = 3  # seconds
+LONG = 4.5  # seconds, of a request
+SETS_TIMEOUT = (
+    "INSERT INTO ir_config_parameter (key, value) VALUES ('sessions.max_inactivity_seconds', '{}')"
+)
+
+
+# -- in this process -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(make_store, own_redis):
+    """Of sessions that live for a second."""
+    return make_store(own_redis, lifetime_of=lambda session: 1)
+
+
+@pytest.fixture
+def at_work(store):
+    return RequestsAtWork(store)
+
+
+@pytest.fixture
+def session(store, new_session):
+    """As a request reads it."""
+    made = new_session(store, uid=2)
+    store.save(made)
+    return store.get(made.sid)
+
+
+@pytest.fixture
+def request_of(at_work):
+    """Begin a request of a session in this thread; a function that ends it."""
+
+    def begin(session):
+        outer = at_work.enter()
+        at_work.begin(session)
+        return lambda: at_work.leave(outer)
+
+    return begin
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "redis-at-work"]
+
+
+def test_a_session_lives_as_long_as_its_request(store, session, request_of):
+    """And ends a timeout later."""
+    end = request_of(session)
+    time.sleep(1.7)
+    assert store.get(session.sid).uid == 2
+    end()
+    time.sleep(1.1)
+    assert store.get(session.sid).is_new
+
+
+def test_a_redis_that_was_away_is_asked_again(make_store, own_redis, new_session):
+    """When activity was to be noted it did not answer."""
+    store = make_store(own_redis, lifetime_of=lambda session: 4, timeout=0.2)
+    session, at_work = new_session(store, uid=2), RequestsAtWork(store)
+    store.save(session)
+    outer = at_work.enter()
+    at_work.begin(store.get(session.sid))
+    time.sleep(1.8)
+    own_redis.pause()
+    time.sleep(0.7)
+    own_redis.resume()
+    time.sleep(1.8)
+    at_work.leave(outer)
+    assert store.get(session.sid).uid == 2
+
+
+def test_a_session_that_was_idle_for_long_is_noted_before_its_time_is_over(
+    store, session, request_of
+):
+    """A request that begins late in the timeout has less than half of it."""
+    time.sleep(0.7)
+    session = store.get(session.sid)
+    end = request_of(session)
+    time.sleep(0.6)
+    end()
+    assert store.get(session.sid).uid == 2
+
+
+def test_a_revoked_session_stays_revoked(store, session, request_of, at_work):
+    """Nothing more is kept for it."""
+    end = request_of(session)
+    store.delete_from_identifiers([session.sid[:STORED_SESSION_BYTES]])
+    time.sleep(0.8)
+    assert len(at_work) == 0
+    assert store.get(session.sid).is_new
+    end()
+
+
+def test_a_session_that_was_rotated_is_kept_under_its_new_sid(store, session, request_of, env):
+    """By another request."""
+    session.pop("uid")
+    session.uid = None
+    store.save(session)
+    end = request_of(store.get(session.sid))
+    other = store.get(session.sid)
+    store.rotate(other, env, soft=True)
+    time.sleep(1.7)
+    end()
+    assert store.get(other.sid)["mark"] == session["mark"]
+
+
+def test_what_another_request_saved_stays(store, session, request_of):
+    """Activity is noted of what is stored by then."""
+    end = request_of(session)
+    other = store.get(session.sid)
+    other["basket"] = 7
+    store.save(other)
+    time.sleep(1.7)
+    end()
+    assert store.get(session.sid)["basket"] == 7
+
+
+def test_the_end_of_a_request_notes_activity_too(store, session, request_of, at_work):
+    """It knows what was noted for it meanwhile."""
+    read = session.record
+    end = request_of(session)
+    time.sleep(0.7)
+    assert session.record is read  # another thread changes nothing of it
+    at_work.adopt(session)
+    noted = session.record
+    assert noted.seen > read.seen
+    time.sleep(0.1)
+    assert store.touch(session)
+    assert store.get(session.sid).record.seen > noted.seen
+    end()
+
+
+def test_a_request_that_saves_no_session_is_no_activity(store, session, request_of):
+    """Nor is one whose addon has not set the time of its file."""
+    session.can_save = False
+    end = request_of(session)
+    session.can_save = True  # of its route
+    end_of_other = request_of(store.get(session.sid))
+    store._session_at_hand = lambda: session
+    store.get_session_filename(session.sid)
+    end_of_other()
+    time.sleep(1.1)
+    end()
+    assert store.get(session.sid).is_new
+
+
+def test_a_file_that_was_touched_is_activity(store, session, request_of):
+    """Of the same kind of addon."""
+    store._session_at_hand = lambda: session
+    path = store.get_session_filename(session.sid)
+    end = request_of(session)
+    os.utime(path)
+    time.sleep(1.7)
+    end()
+    assert store.get(session.sid).uid == 2
+
+
+def test_short_requests_wake_nobody(make_store, redis, new_session, monkeypatch):
+    """A thread waits for the first that takes long, and no process has two."""
+    store = make_store(redis)
+    made = new_session(store, uid=2)
+    store.save(made)
+    at_work, woken, before = RequestsAtWork(store), [], set(threads())
+    monkeypatch.setattr(at_work, "_wake", lambda due, wake=at_work._wake: woken.append(wake(due)))
+    for session in [store.get(made.sid) for _time in range(100)]:
+        outer = at_work.enter()
+        at_work.begin(session)
+        at_work.leave(outer)
+    assert len(woken) == 1
+    assert len(set(threads()) - before) == 1
+    assert len(at_work) == 0
+
+
+def test_a_fork_has_nothing_at_work(store, session, request_of, at_work):
+    """And a thread of its own when it needs one."""
+    end = request_of(session)
+    time.sleep(0.1)
+    child = os.fork()
+    if not child:  # pragma: no cover
+        found = len(at_work), len(threads()), at_work._thread
+        os._exit(0 if found == (0, 0, None) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(at_work) == 1
+    end()
+
+
+# -- on nodes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(make_database, postgres):
+    """With a short timeout."""
+    name = make_database()
+    postgres.sql(name, SETS_TIMEOUT.format(TIMEOUT))
+    return name
+
+
+@pytest.fixture(scope="module")
+def nodes(make_node, redis):
+    """A threaded and a prefork node."""
+    config = {"addons_path": f"{environment.addons_path()},{environment.CHECKOUT}/dev/addons"}
+    options = {"config": config, "load": f"{LOAD},request_probe"}
+    made = [
+        make_node(redis, workers=workers, start=False, **options).launch() for workers in (0, 4)
+    ]
+    return [node.wait() for node in made]
+
+
+@pytest.fixture(params=["threaded", "prefork"])
+def node(nodes, request):
+    return nodes[request.param == "prefork"]
+
+
+def test_a_long_request_keeps_its_session_and_its_changes(node, database, redis):
+    """Another tab is served meanwhile; what is idle, or no activity, ends; and what was revoked."""
+    names = "alone", "with another tab", "revoked", "not saved", "idle"
+    users = {name: Browser(database) for name in names}
+    tab = Browser(database)
+    with ThreadPoolExecutor(5) as pool:
+        for _time in range(2):  # the first requests of a process take long
+            list(pool.map(lambda user: user.login(node), users.values()))
+        tab.sid = users["with another tab"].sid
+        began = time.monotonic()
+        work = f"/request/work?seconds={LONG}&value=7"
+        answers = {
+            name: pool.submit(users[name].get, node, path)
+            for name, path in (
+                ("alone", work),
+                ("with another tab", work),
+                ("revoked", work),
+                ("not saved", f"/request/not_saved?seconds={LONG}"),
+            )[: 2 if node.workers else 4]
+        }
+        time.sleep(1)
+        key = f"odoo:session:{users['revoked'].sid[:STORED_SESSION_BYTES]}"
+        redis.cli("DEL", key)
+        time.sleep(began + TIMEOUT + 0.5 - time.monotonic())
+        assert tab.is_logged_in(node)
+        assert not users["idle"].is_logged_in(node)
+        texts = {answer.result().text for answer in answers.values()}
+        assert texts <= {"2", "2 None"}
+    assert users["alone"].get(node, "/request/work").text == "2 7"
+    assert users["with another tab"].get(node, "/request/work").text == "2 7"
+    assert not users["not saved"].is_logged_in(node)
+    assert redis.cli("EXISTS", key).strip() == "0"
+
+
+ENDS = (
+    *("well", "error", "denied", "abort", "missing", "expired", "exit", "retry", "broken"),
+    *("redirect", "stream"),
+)
+
+
+def test_nothing_is_at_work_when_requests_have_ended(nodes, database):
+    """However they did, and whether the client has waited for it."""
+    node = nodes[0]
+
+    def end(number):
+        browser = Browser(database)
+        if number % 2:
+            browser.login(node)
+        else:
+            browser.get(node, "/web/login")
+        kind, how = ("end", "call")[number // 2 % 2], ENDS[number // 4]
+        try:
+            if kind == "end":
+                browser.get(node, f"/request/end/{how}")
+            else:
+                browser.post(node, f"/request/call/{how}")
+        except requests.RequestException:  # it was cut
+            assert how in ("exit", "stream")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(end, range(4 * len(ENDS))))
+    browser = Browser(database)
+    browser.login(node)
+    with socket.create_connection(("127.0.0.1", node.port)) as client:
+        head = f"GET /request/work?seconds=0.5 HTTP/1.1\r\nHost: {node.address}\r\n"
+        client.sendall(f"{head}Cookie: session_id={browser.sid}\r\n\r\n".encode())
+        time.sleep(0.3)
+        assert Browser(database).get(node, "/request/at_work").text == "1 1"
+    time.sleep(0.5)
+    assert Browser(database).get(node, "/request/at_work").text == "0 1"
