@@ -60,6 +60,11 @@ class _Entry:
         return self.session.can_save and (file is None or file.is_touched())
 
 
+def _is_over(session: RedisSession, record: SessionRecord) -> bool:
+    """Whether a sid was superseded too long ago to be of use: it keeps no successor alive."""
+    return record.superseded and session.get("deletion_time", 0) <= time.time()
+
+
 class _Here(threading.local):
     """What this thread has at work: None outside of an application, then an entry or nothing."""
 
@@ -109,7 +114,7 @@ class RequestsAtWork:
             return
         self._entries.discard(here.entry)
         record = getattr(session, "record", None)
-        if record is None or record.superseded or not session.can_save:
+        if record is None or not session.can_save or _is_over(session, record):
             here.entry = _NOTHING
             return
         here.entry = entry = _Entry(session, record)

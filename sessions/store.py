@@ -269,12 +269,13 @@ class RedisSessionStore(SessionStore):
 
         :param record: what was stored under the sid when it was looked at last
         :return: what is stored now, and under which sid: another request may have saved or rotated
-            it, which is activity; None where the session has ended
+            it, which is activity; None where the session has ended. Where the record given is that
+            of a superseded sid, nothing is noted yet
         :raises SessionStoreUnavailable: when Redis does not say
         """
         place = self._place_of(sid)
         noted = self._sealed(place, unseal(place, record.raw).data, record.ttl)
-        if self._exchange(place, record, noted.ttl, (place, noted)):
+        if not record.superseded and self._exchange(place, record, noted.ttl, (place, noted)):
             return sid, noted
         current = self._read(place)
         while current is not None and current.superseded:

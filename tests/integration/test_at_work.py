@@ -11,7 +11,7 @@ import requests
 from odoo.http import STORED_SESSION_BYTES
 
 from odoo.addons.redis_session_ormcache.sessions.at_work import RequestsAtWork
-from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
+from odoo.addons.redis_session_ormcache.tests.support.browser import Browser, is_served
 from stack.provision import environment
 from stack.servers import LOAD, Redis
 
@@ -108,17 +108,38 @@ def test_a_revoked_session_stays_revoked(store, session, request_of, at_work):
     end()
 
 
-def test_a_session_that_was_rotated_is_kept_under_its_new_sid(store, session, request_of, env):
-    """By another request."""
-    session.pop("uid")
-    session.uid = None
+@pytest.mark.parametrize("rotated", ["before", "meanwhile"])
+def test_a_session_that_was_rotated_is_kept_under_its_new_sid(
+    store, new_session, request_of, env, rotated
+):
+    """By another request, after this one was sent."""
+    session = new_session(store)
     store.save(session)
-    end = request_of(store.get(session.sid))
-    other = store.get(session.sid)
-    store.rotate(other, env, soft=True)
+    read, other = store.get(session.sid), store.get(session.sid)
+    if rotated == "before":
+        store.rotate(other, env, soft=True)
+        read = store.get(session.sid)
+    end = request_of(read)
+    if rotated == "meanwhile":
+        store.rotate(other, env, soft=True)
     time.sleep(1.7)
     end()
     assert store.get(other.sid)["mark"] == session["mark"]
+
+
+def test_a_sid_that_is_of_no_use_any_more_keeps_nothing(
+    store, new_session, request_of, env, monkeypatch
+):
+    """It was superseded long ago."""
+    monkeypatch.setattr("odoo.http.SESSION_DELETION_TIMER", -1)
+    session = new_session(store)
+    store.save(session)
+    other = store.get(session.sid)
+    store.rotate(other, env, soft=True)
+    end = request_of(store.get(session.sid))
+    time.sleep(1.2)
+    end()
+    assert store.get(other.sid).is_new
 
 
 def test_what_another_request_saved_stays(store, session, request_of):
@@ -275,7 +296,7 @@ ENDS = (
 
 
 def test_nothing_is_at_work_when_requests_have_ended(nodes, database):
-    """However they did, and whether the client has waited for it."""
+    """However they did, and whether the client has waited for it; a websocket is not at work."""
     node = nodes[0]
 
     def end(number):
@@ -303,4 +324,7 @@ def test_nothing_is_at_work_when_requests_have_ended(nodes, database):
         time.sleep(0.3)
         assert Browser(database).get(node, "/request/at_work").text == "1 1"
     time.sleep(0.5)
+    connection = browser.websocket(node)
+    assert is_served(connection)
     assert Browser(database).get(node, "/request/at_work").text == "0 1"
+    connection.close()
