@@ -15,11 +15,12 @@ from odoo.addons.redis_session_ormcache.tests.support.browser import Browser, is
 from stack.provision import environment
 from stack.servers import LOAD, Redis
 
-TIMEOUT = 3  # seconds
-LONG = 4.5  # seconds, of a request
-SETS_TIMEOUT = (
-    "INSERT INTO ir_config_parameter (key, value) VALUES ('sessions.max_inactivity_seconds', '{}')"
-)
+TIMEOUT = 4  # seconds
+LONG = 5.5  # seconds, of a request
+PATHS = {
+    **dict.fromkeys(("alone", "with a tab", "revoked"), f"work?seconds={LONG}&value=7"),
+    "not saved": f"not_saved?seconds={LONG}",
+}
 
 
 # -- in this process -------------------------------------------------------------------------------
@@ -232,61 +233,52 @@ def redis(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def database(make_database, postgres):
-    """With a short timeout."""
-    name = make_database()
-    postgres.sql(name, SETS_TIMEOUT.format(TIMEOUT))
-    return name
-
-
-@pytest.fixture(scope="module")
 def nodes(make_node, redis):
     """A threaded and a prefork node."""
     config = {"addons_path": f"{environment.addons_path()},{environment.CHECKOUT}/dev/addons"}
     options = {"config": config, "load": f"{LOAD},request_probe"}
     made = [
-        make_node(redis, workers=workers, start=False, **options).launch() for workers in (0, 4)
+        make_node(redis, workers=workers, start=False, **options).launch() for workers in (0, 3)
     ]
     return [node.wait() for node in made]
 
 
-@pytest.fixture(params=["threaded", "prefork"])
-def node(nodes, request):
-    return nodes[request.param == "prefork"]
-
-
-def test_a_long_request_keeps_its_session_and_its_changes(node, database, redis):
-    """Another tab is served meanwhile; what is idle, or no activity, ends; and what was revoked."""
-    names = "alone", "with another tab", "revoked", "not saved", "idle"
-    users = {name: Browser(database) for name in names}
-    tab = Browser(database)
-    with ThreadPoolExecutor(5) as pool:
-        for _time in range(2):  # the first requests of a process take long
-            list(pool.map(lambda user: user.login(node), users.values()))
-        tab.sid = users["with another tab"].sid
+def test_a_long_request_keeps_its_session_and_its_changes(nodes, database, redis, make_store):
+    """On a threaded and a prefork node; another tab is served meanwhile. What is idle, or is no
+    activity, ends; what was revoked stays so."""
+    store = make_store(redis, prefix="odoo", lifetime_of=lambda session: TIMEOUT)
+    users = [
+        (name, node, Browser(database))
+        for name in ("alone", "with a tab", "idle", "revoked", "not saved")
+        for node in nodes[: 1 if name in ("revoked", "not saved") else 2]
+    ]
+    by_name = {(name, node): browser for name, node, browser in users}
+    with ThreadPoolExecutor(len(users)) as pool:
+        list(pool.map(lambda user: user[2].login(user[1]), users))
+        list(pool.map(lambda user: user[2].get(user[1], "/request/work"), users))
+        for browser in by_name.values():  # the first requests may take longer than the timeout
+            store.save(store.get(browser.sid))
         began = time.monotonic()
-        work = f"/request/work?seconds={LONG}&value=7"
-        answers = {
-            name: pool.submit(users[name].get, node, path)
-            for name, path in (
-                ("alone", work),
-                ("with another tab", work),
-                ("revoked", work),
-                ("not saved", f"/request/not_saved?seconds={LONG}"),
-            )[: 2 if node.workers else 4]
-        }
+        answers = [
+            pool.submit(browser.get, node, f"/request/{path}")
+            for name, node, browser in users
+            if (path := PATHS.get(name))
+        ]
         time.sleep(1)
-        key = f"odoo:session:{users['revoked'].sid[:STORED_SESSION_BYTES]}"
-        redis.cli("DEL", key)
+        revoked = by_name["revoked", nodes[0]].sid[:STORED_SESSION_BYTES]
+        store.delete_from_identifiers([revoked])
         time.sleep(began + TIMEOUT + 0.5 - time.monotonic())
-        assert tab.is_logged_in(node)
-        assert not users["idle"].is_logged_in(node)
-        texts = {answer.result().text for answer in answers.values()}
-        assert texts <= {"2", "2 None"}
-    assert users["alone"].get(node, "/request/work").text == "2 7"
-    assert users["with another tab"].get(node, "/request/work").text == "2 7"
-    assert not users["not saved"].is_logged_in(node)
-    assert redis.cli("EXISTS", key).strip() == "0"
+        for node in nodes:
+            tab = Browser(database)
+            tab.sid = by_name["with a tab", node].sid
+            assert tab.is_logged_in(node)
+            assert not by_name["idle", node].is_logged_in(node)
+        assert {answer.result().text for answer in answers} == {"2", "2 None"}
+    for node in nodes:
+        for name in ("alone", "with a tab"):
+            assert by_name[name, node].get(node, "/request/work").text == "2 7"
+    assert not by_name["not saved", nodes[0]].is_logged_in(nodes[0])
+    assert store.get_missing_session_identifiers([revoked])
 
 
 ENDS = (
