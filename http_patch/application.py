@@ -82,6 +82,8 @@ def _from_beginning_to_end(original: Any) -> Any:
 
 def _sent(headers: _Headers) -> _Headers:
     """The headers of a response, with the cookie of its session as the browser is to have it."""
+    if not any(value.startswith(_COOKIE) for _name, value in headers):
+        return headers
     ended = {sid for sid in map(_sid_in, headers) if sid and _has_ended(sid)}
     return [
         (name, _age.sub(_years, value) if sid else value)
