@@ -87,9 +87,7 @@ def _cipher(of_sid: bytes, of_servers: str) -> AESGCM:
     return AESGCM(key.digest())
 
 
-def seal(
-    place: SessionPlace, secret: str, data: dict[str, Any], *, seen: float, ttl: int
-) -> bytes:
+def seal(place: SessionPlace, secret: str, data: dict[str, Any], *, seen: float, ttl: int) -> bytes:
     """The bytes to store for a session.
 
     :param secret: what only the servers know, of the database that ``data`` names

@@ -20,7 +20,7 @@ from odoo import http
 from odoo.http import _request_stack
 
 from ..exceptions import ReplacedError
-from ..sessions import RedisSession, RedisSessionStore
+from ..sessions import RedisSessionStore
 from ..sessions.at_work import RequestsAtWork
 from . import in_force, session_store
 from .shape import name_of, require_signature
@@ -111,7 +111,7 @@ def _has_ended(sid: str) -> bool:
     overwrite.
     """
     request = _request_stack.top
-    if not isinstance(getattr(request, "session", None), RedisSession):
+    if not hasattr(getattr(request, "session", None), "redis_record"):
         return False
     had = request.httprequest.cookies.get("session_id")
     # In place of none, or of what is no sid, a session need not be stored yet.

@@ -114,7 +114,7 @@ def _serving_without_redis(original: Any) -> Any:
     def _get_session_and_dbname(self: Any) -> tuple[Any, str | None]:
         try:
             _require_store()
-            session, database = original(self)
+            session, database = _found(self, original)
         except SessionStoreUnavailable:
             path = self.httprequest.path
             if path not in _SESSIONLESS_PATHS and not http.root.get_static_file(path):
@@ -129,6 +129,20 @@ def _serving_without_redis(original: Any) -> Any:
         return session, None
 
     return _get_session_and_dbname
+
+
+def _found(request: Any, original: Any) -> tuple[Any, str | None]:
+    """The session of the sid that the browser sent, or of the one that never reached it."""
+    session, database = original(request)
+    http_request = request.httprequest
+    if http_request._session_id__ == http_request.cookies.get("session_id"):
+        issued = _store.presented(session)
+        if issued is None:
+            return session, database
+        http_request._session_id__ = issued  # also if the request is tried again
+        session, database = original(request)
+    session.redis_is_awaited = True
+    return session, database
 
 
 def _require_store() -> None:

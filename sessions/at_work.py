@@ -16,7 +16,6 @@ import time
 from typing import Any
 
 from ..codec.session import SessionRecord
-from .session import RedisSession
 from .store import RedisSessionStore, SessionStoreUnavailable
 
 _logger = logging.getLogger(__name__)
@@ -41,14 +40,17 @@ class _Entry:
 
     __slots__ = ("due", "latest", "read", "record", "session", "sid")
 
-    def __init__(self, session: RedisSession, record: SessionRecord) -> None:
+    def __init__(self, session: Any, record: SessionRecord, now: float) -> None:
         self.session, self.read = session, record
-        self.put(session.sid, record)
+        self.put(session.sid, record, now)
 
-    def put(self, sid: str, record: SessionRecord) -> None:
-        """Take note of what is stored."""
+    def put(self, sid: str, record: SessionRecord, now: float) -> None:
+        """Take note of what is stored.
+
+        :param now: seconds since the epoch by Redis' clock
+        """
         self.sid, self.record = sid, record
-        left = record.ttl - (time.time() - record.seen)
+        left = record.ttl - (now - record.seen)
         wait = max(left - record.ttl / 2, min(PATIENCE, left / 2))
         self.due = time.monotonic() + wait
         self.latest = self.due + wait / 8
@@ -56,11 +58,11 @@ class _Entry:
     @property
     def is_activity(self) -> bool:
         """Whether the request is one that extends its session, as far as it got; see ``touch``."""
-        file = self.session.activity
+        file = self.session.redis_activity
         return self.session.can_save and (file is None or file.is_touched())
 
 
-def _is_over(session: RedisSession, record: SessionRecord) -> bool:
+def _is_over(session: Any, record: SessionRecord) -> bool:
     """Whether a sid was superseded too long ago to be of use: it keeps no successor alive."""
     return record.superseded and session.get("deletion_time", 0) <= time.time()
 
@@ -113,11 +115,11 @@ class RequestsAtWork:
         if here.entry is None:  # nobody would call ``leave``
             return
         self._entries.discard(here.entry)
-        record = getattr(session, "record", None)
+        record = getattr(session, "redis_record", None)
         if record is None or not session.can_save or _is_over(session, record):
             here.entry = _NOTHING
             return
-        here.entry = entry = _Entry(session, record)
+        here.entry = entry = _Entry(session, record, self._store.now())
         # The thread sets _wake_at before it looks at the entries: it sees this one, or is woken.
         self._entries.add(entry)
         if entry.latest < self._wake_at:
@@ -129,10 +131,12 @@ class RequestsAtWork:
         Only the request's own thread changes its session.
         """
         entry = self._here.entry
-        if isinstance(entry, _Entry) and entry.session is session and session.record is entry.read:
+        if not isinstance(entry, _Entry) or entry.session is not session:
+            return
+        if session.redis_record is entry.read:
             sid, record = entry.sid, entry.record
             if sid == session.sid:
-                session.record = record
+                session.redis_record = record
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -177,4 +181,4 @@ class RequestsAtWork:
         if found is None:
             self._entries.discard(entry)
         else:
-            entry.put(*found)
+            entry.put(*found, self._store.now())

@@ -136,6 +136,10 @@ class RedisSessionStore(SessionStore):
         """Close this process's connections; the next call opens one."""
         self._server.disconnect()
 
+    def now(self) -> float:
+        """Seconds since the epoch by Redis' clock, by which all times of records are."""
+        return self._server.now()
+
     def check(self) -> None:
         """Do once with a session of nobody's what is done with sessions.
 
@@ -252,7 +256,7 @@ class RedisSessionStore(SessionStore):
             if not session.redis_activity.is_touched():
                 return None
             interval = min(interval, TOUCHED_INTERVAL)
-        if abs(self._now() - record.seen) < interval:
+        if abs(self.now() - record.seen) < interval:
             return None
         place = self._place_of(session.sid)
         try:
@@ -274,7 +278,7 @@ class RedisSessionStore(SessionStore):
         :raises SessionStoreUnavailable: when Redis does not say
         """
         place = self._place_of(sid)
-        noted = self._sealed(place, unseal(place, record.raw).data, record.ttl)
+        noted = self._sealed(place, self._opened(place, record.raw).data, record.ttl)
         if not record.superseded and self._exchange(place, record, noted.ttl, (place, noted)):
             return sid, noted
         current = self._read(place)
@@ -310,7 +314,7 @@ class RedisSessionStore(SessionStore):
             return
         if getattr(session, "redis_is_awaited", False):  # its browser still has one of these
             return
-        if session["create_time"] + http.SESSION_DELETION_TIMER >= self._now():
+        if session["create_time"] + http.SESSION_DELETION_TIMER >= self.now():
             return
         was_dirty = session.is_dirty
         del session["gc_previous_sessions"]
@@ -357,7 +361,7 @@ class RedisSessionStore(SessionStore):
     def learn(self, db: str | None, max_inactivity: int) -> None:
         """Take note of a database's ``sessions.max_inactivity_seconds``, as of now."""
         seconds = min(max(1, math.ceil(max_inactivity)), MAX_LIFETIME)
-        self._lifetimes[db] = _Lifetime(seconds, self._now())
+        self._lifetimes[db] = _Lifetime(seconds, self.now())
 
     # -- for addons that know of files ------------------------------------------------------------
 
@@ -372,7 +376,7 @@ class RedisSessionStore(SessionStore):
             raise NotImplementedError(NO_FILES.format("get_session_filename of another session"))
         if session.redis_activity is None:
             record = session.redis_record
-            idle = self._now() - record.seen if record else 0.0
+            idle = self.now() - record.seen if record else 0.0
             session.redis_activity = ActivityFile(time.time() - idle)
         path: str = session.redis_activity.path
         return path
@@ -401,7 +405,13 @@ class RedisSessionStore(SessionStore):
 
     def _write(self, place: SessionPlace, record: SessionRecord, how: bytes) -> bytes:
         outcome: bytes = self._run(
-            scripts.SAVE, place, record.raw, record.ttl * 1000, how, DEADLINE, among=scripts.OUTCOMES
+            scripts.SAVE,
+            place,
+            record.raw,
+            record.ttl * 1000,
+            how,
+            DEADLINE,
+            among=scripts.OUTCOMES,
         )
         return outcome
 
@@ -463,9 +473,7 @@ class RedisSessionStore(SessionStore):
                 session.sid = current.data["next_sid"]
                 self._remember(session, None)
                 return
-            if self._exchange(
-                old, current, ttl, (old, left), (new, record), issued=new.field
-            ):
+            if self._exchange(old, current, ttl, (old, left), (new, record), issued=new.field):
                 session.sid = next_sid
                 session._Session__data = successor._Session__data
                 session.is_dirty, session.should_rotate = True, False
@@ -486,7 +494,7 @@ class RedisSessionStore(SessionStore):
             assert env, "saving this session requires an environment"
             session.session_token = security.compute_session_token(session, env)
         session.should_rotate = False
-        session["create_time"] = self._now()
+        session["create_time"] = self.now()
 
     def _read(self, place: SessionPlace) -> SessionRecord | None:
         """What is stored there; whatever does not open counts as nothing, and is logged.
@@ -498,8 +506,8 @@ class RedisSessionStore(SessionStore):
             raw = self._execute("HGET", place.key, place.field)
             if raw is not None:
                 return self._opened(place, raw)
-        except (CorruptRecordError, WrongTypeError):
-            pass
+        except (CorruptRecordError, WrongTypeError) as error:
+            _logger.debug("What is found under %s is asked for again: %s", place.key, error)
         proof = token_hex(8)
         answer = self._run(scripts.FIND, place, proof)
         if not isinstance(answer, list) or len(answer) != 2 or answer[0] != proof.encode():
@@ -559,7 +567,7 @@ class RedisSessionStore(SessionStore):
         if not record.superseded:
             return True
         try:
-            return bool(self._opened(place, record.raw).data["deletion_time"] > self._now())
+            return bool(self._opened(place, record.raw).data["deletion_time"] > self.now())
         except (CorruptRecordError, KeyError):
             return False
 
@@ -567,7 +575,7 @@ class RedisSessionStore(SessionStore):
         return session_place(self._prefix, sid)
 
     def _sealed(self, place: SessionPlace, data: dict[str, Any], ttl: int) -> SessionRecord:
-        now = self._now()
+        now = self.now()
         if "next_sid" in data:
             data = dict(data)
             self._shift_deletion(data, self._skew())
@@ -583,12 +591,9 @@ class RedisSessionStore(SessionStore):
         if isinstance(moment := data.get("deletion_time"), (int, float)):
             data["deletion_time"] = moment + seconds
 
-    def _now(self) -> float:
-        return self._server.now()
-
     def _skew(self) -> float:
         """Seconds that Redis' clock is ahead of this node's; 0.0 where they agree."""
-        return round(self._now() - time.time(), 1)
+        return round(self.now() - time.time(), 1)
 
     def _remember(self, session: Any, record: SessionRecord | None) -> None:
         session.is_dirty = False  # or Odoo would send a cookie that the browser has
@@ -620,7 +625,7 @@ class RedisSessionStore(SessionStore):
         Redis drops it by its own; but it may have been idle too long already when a lower timeout
         of its database was learnt. What came of the timeout since is not known.
         """
-        now = self._now()
+        now = self.now()
         if self._anonymous_ttl is None or record.data.get("uid"):
             learnt = self._lifetimes.get(record.data.get("db"))
             # The clock may have been set back since it was learnt.

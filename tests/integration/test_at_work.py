@@ -156,16 +156,16 @@ def test_what_another_request_saved_stays(store, session, request_of):
 
 def test_the_end_of_a_request_notes_activity_too(store, session, request_of, at_work):
     """It knows what was noted for it meanwhile."""
-    read = session.record
+    read = session.redis_record
     end = request_of(session)
     time.sleep(0.7)
-    assert session.record is read  # another thread changes nothing of it
+    assert session.redis_record is read  # another thread changes nothing of it
     at_work.adopt(session)
-    noted = session.record
+    noted = session.redis_record
     assert noted.seen > read.seen
     time.sleep(0.1)
     assert store.touch(session)
-    assert store.get(session.sid).record.seen > noted.seen
+    assert store.get(session.sid).redis_record.seen > noted.seen
     end()
 
 

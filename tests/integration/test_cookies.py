@@ -107,7 +107,6 @@ def test_a_late_answer_of_a_request_that_saved_nothing_leaves_the_new_sid(tabs):
     assert [one.uid(), other.uid()] == [2, 2]
 
 
-@pytest.mark.xfail(strict=True, reason="an old sid whose successor nobody had does not adopt it")
 @pytest.mark.parametrize("node", ["ours"], indirect=True)
 def test_a_rotation_whose_answer_is_lost_logs_nobody_out(tabs):
     """The browser has the old sid still, after the time it is good for. A stock Odoo refuses it."""

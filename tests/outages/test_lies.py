@@ -18,7 +18,9 @@ LIES = {
     "an error": b"-ERR unknown\r\n",
     "no permission": b"-NOPERM this user has no permissions\r\n",
 }
-SCRIPTS = {name: value for name, value in vars(scripts).items() if isinstance(value, scripts.Script)}
+SCRIPTS = {
+    name: value for name, value in vars(scripts).items() if isinstance(value, scripts.Script)
+}
 ABOUT = ["HGET", "TIME", "EXISTS", "EVAL", *SCRIPTS]
 
 

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from odoo.addons.redis_session_ormcache.codec import session as codec
 from odoo.addons.redis_session_ormcache.codec.session import seal, unseal
-from odoo.addons.redis_session_ormcache.exceptions import CorruptRecordError, NewerRecordError, SecretUnavailableError
+from odoo.addons.redis_session_ormcache.exceptions import (
+    CorruptRecordError,
+    NewerRecordError,
+    SecretUnavailableError,
+)
 from odoo.addons.redis_session_ormcache.keys import session_place
 from odoo.addons.redis_session_ormcache.sessions.secrets import ServerSecrets
 

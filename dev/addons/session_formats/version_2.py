@@ -43,7 +43,9 @@ def put_into(codec, *, written):
         line = {"db": data.get("db"), "seen": seen, "ttl": ttl, "uid": data.get("uid") or None}
         header = f"2 {state} {json.dumps(line, separators=(',', ':'))}\n".encode()
         nonce, payload = os.urandom(_NONCE_LENGTH), zlib.compress(json.dumps(data).encode())
-        return header + nonce + _cipher(place, secret).encrypt(nonce, payload, _bound(place, header))
+        return (
+            header + nonce + _cipher(place, secret).encrypt(nonce, payload, _bound(place, header))
+        )
 
     def unseal(place, raw, secret_of):
         if not raw.startswith(_BEGIN):

@@ -122,9 +122,7 @@ class Site:
         """The users, logged in; with the cookies of the last time unless `new`."""
         assert self._worker
         identities = self._worker.run(_LOG_IN.format(new=new))
-        return Crowd(
-            User(self.nodes, uid, sid, pause, self._absences) for uid, sid in identities
-        )
+        return Crowd(User(self.nodes, uid, sid, pause, self._absences) for uid, sid in identities)
 
     def restart(self, node: Odoo, **env: str) -> None:
         """Stop a node and start it with these variables, as an update does; users will find it away."""
