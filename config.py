@@ -95,8 +95,8 @@ class Settings:
     :param prefix: what every key in Redis starts with
     :param timeout: seconds that a request may wait for one answer of Redis
     :param session: whether sessions are stored in Redis
-    :param secret: of the nodes, for sessions without a database; the same on all of them. None: made
-        of the master password's hash, or by each node for itself
+    :param secret: of the nodes, for sessions without a database; the same on all of them. None: the
+        hash of the master password, or one that each node makes for itself
     :param session_anonymous_ttl: seconds that the session of somebody who did not log in lives
         without activity; None: as long as the others
     :param ormcache: whether the ormcache is shared through Redis

@@ -108,8 +108,8 @@ def newer(version: str = "a later version") -> NewerRecordError:
     :param version: of its format, as far as it is known
     """
     return NewerRecordError(
-        f"a session was stored in {version} of its format, this release reads up to version {NEWEST}: "
-        "update redis_session_ormcache on this node"
+        f"a session was stored in {version} of its format, this release reads up to version "
+        f"{NEWEST}: update redis_session_ormcache on this node"
     )
 
 

@@ -198,8 +198,8 @@ def _node_secret(settings: Settings) -> str:
         return str(master)
     if len(config["db_name"]) != 1:
         _logger.warning(
-            "Set ODOO_REDIS_SECRET, or secret in [redis], the same on all nodes: until then a session "
-            "without a database is known to one node only, until it restarts"
+            "Set ODOO_REDIS_SECRET, or secret in [redis], the same on all nodes: until then a "
+            "session without a database is known to one node only, until it restarts"
         )
     return token_hex(32)
 

@@ -1,11 +1,12 @@
 """What is done with a session, each one atomic step on one key.
 
-Constant texts; data reach them as arguments only. Each of them that changes what is there ends with
-a deadline (``DEADLINE``), after which it does nothing: it may come late from a buffer, when Redis or
-the network was stopped for a while, and whoever asked for it was told that it was not done.
+Constant texts; data reach them as arguments only. The last argument of each that changes a session
+is a deadline (``DEADLINE``), after which it does nothing. It may come late from a buffer, when
+Redis or the network was stopped for a while, and its caller was told that it was not done.
 
 A value begins with the version of its format and its state (``codec.session``). A superseded sid,
-which a soft rotation replaced, is never made live again. A record of a newer version stays as it is.
+which a soft rotation replaced, is never made live again. A record of a newer version is not
+overwritten.
 """
 
 from ..codec.session import NEWEST

@@ -1,9 +1,9 @@
 """The sessions of all databases, in Redis.
 
 One HASH per session identifier; one field of it per sid of that soft-rotated family; each value
-sealed with a key that takes the sid and a secret of the servers (see ``codec.session``). Every change
-is one script on one key. A Redis that does not answer, or not as Redis would, raises: it never looks
-like a session that is not there. Times are by Redis' clock, because nodes may disagree.
+sealed with a key that takes the sid and a secret of the servers (see ``codec.session``). Every
+change is one script on one key. A Redis that does not answer, or not as Redis would, raises: it
+never looks like a session that is not there. Times are by Redis' clock, because nodes may disagree.
 """
 
 import logging

@@ -36,7 +36,7 @@ def test_a_name_that_is_no_database_of_odoos_has_no_secret(postgres, name):
 
 
 def test_no_connection_is_left(postgres, make_database):
-    """A database may be dropped after a session of its own came to a node that does not serve it."""
+    """A database may be dropped after one of its sessions came to a node that does not serve it."""
     name = make_database()
     assert database_secret.read(name)
     postgres.sql("postgres", f"DROP DATABASE {name}")

@@ -13,8 +13,6 @@ import psycopg2
 import pytest
 from odoo.http import SESSION_ROTATION_INTERVAL, STORED_SESSION_BYTES
 
-from odoo.addons.redis_session_ormcache.http_patch import database_secret
-from odoo.addons.redis_session_ormcache.sessions import ServerSecrets
 from odoo.addons.redis_session_ormcache.tests.support.browser import (
     SUBSCRIBE,
     Browser,
@@ -46,8 +44,7 @@ def browser(database):
 @pytest.fixture
 def node_store(make_store, redis):
     """The nodes' own store, from outside."""
-    secrets = ServerSecrets("", read=database_secret.read)
-    return make_store(redis, prefix="odoo", secrets=secrets)
+    return make_store(redis, prefix="odoo")
 
 
 @pytest.fixture

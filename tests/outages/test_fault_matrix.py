@@ -216,7 +216,7 @@ CALLS = {
 CHANGES = ("save", "rotate softly", "rotate")  # of them the session has "a" 1, and 0 in Redis
 PATIENT = ("touch", "tidy up")  # they can be done another time, and raise nothing
 # They have no deadline: from a buffer they end a session later.
-WITHOUT_DEADLINE = ("delete", "revoke")
+WITHOUT_DEADLINE = ()
 
 
 class Cell:

@@ -70,7 +70,8 @@ def assert_all_have_all(users):
     """All are logged in on all nodes with their cookies; nothing that was acknowledged is lost."""
     for user in users:
         numbers = {user.remembered(node) for node in user.nodes}
-        assert len(numbers) == 1 and None not in numbers, numbers
+        assert len(numbers) == 1, numbers
+        assert None not in numbers, "logged out"
         assert user.acknowledged <= numbers.pop() <= user.sent
 
 
@@ -138,7 +139,7 @@ def test_a_node_beside_one_that_writes_a_later_format(rolling):
 
 
 def assert_does_not_overwrite(raw, user, old, new):
-    """A request that read the session before the other node wrote it gets 503, and saves nothing."""
+    """One that read it before the other node wrote it gets 503, and saves nothing."""
     assert user.count(old).verdict == RIGHT
     assert versions(raw, [user]) == {1: 1}
     answers = []

@@ -187,6 +187,16 @@ def test_nothing_is_there_only_for_a_server_that_takes_changes(own_redis, make_s
     assert store.get("A" * 84).is_new
 
 
+def pausing(redis, call):
+    """The same call, of a server that hangs."""
+
+    def hanging(*arguments):
+        redis.pause()
+        return call(*arguments)
+
+    return hanging
+
+
 def test_a_logout_needs_no_memory(own_redis, make_store, new_session, caplog):
     """A session ends though Redis is out of memory; a login, which needs some, changes nothing."""
     caplog.set_level(logging.INFO, "odoo.addons.redis_session_ormcache")
@@ -226,12 +236,7 @@ def test_what_was_given_up_is_not_done_later(own_redis, make_store, new_session,
         "revoke": lambda: store.delete_from_identifiers([session.sid[:42]]),
     }
     for name in ("execute", "execute_many"):
-
-        def hanging(*command, original=getattr(store._server, name)):
-            own_redis.pause()
-            return original(*command)
-
-        setattr(store._server, name, hanging)
+        setattr(store._server, name, pausing(own_redis, getattr(store._server, name)))
     with pytest.raises(SessionStoreUnavailable):
         calls[change]()
     own_redis.resume()

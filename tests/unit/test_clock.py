@@ -55,7 +55,7 @@ def test_a_node_whose_clock_is_set_keeps_redis_time(monkeypatch):
     read = time.clock_gettime
     monkeypatch.setattr(time, "time", lambda: read(time.CLOCK_REALTIME) + 500)
     monkeypatch.setattr(
-        clock_module,
+        clocks,
         "_clock",
         lambda which: read(which) + (500 if which == time.CLOCK_REALTIME else 0),
     )

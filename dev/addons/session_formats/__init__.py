@@ -4,7 +4,7 @@
 ``SESSION_FORMATS=writes`` the next one, which reads both and writes 2. Without that variable it is
 the release at hand.
 
-Only the codec is changed; the scripts and the store follow from it, as they would in such a release.
+Only the codec is changed; the scripts and the store follow from it, as in such a release.
 """
 
 import importlib

@@ -125,7 +125,7 @@ class Site:
         return Crowd(User(self.nodes, uid, sid, pause, self._absences) for uid, sid in identities)
 
     def restart(self, node: Odoo, **env: str) -> None:
-        """Stop a node and start it with these variables, as an update does; users will find it away."""
+        """Stop a node and start it with these variables, as an update does."""
         self._absences[node.name] = Absence(time.monotonic())
         node.stop()
         node.env.update(env)
