@@ -30,13 +30,13 @@ def node(make_node, redis):
 
 
 @pytest.fixture(scope="module")
-def tabs(node, database):
+def tabs(node, database, postgres):
     sids = []
     for _number in range(SESSIONS):
         browser = Browser(database)
         browser.login(node)
         sids.append(browser.sid)
-    with Tabs(node, sids, WEBSOCKETS) as tabs:
+    with Tabs(node, postgres, sids, WEBSOCKETS) as tabs:
         yield tabs
 
 
@@ -52,11 +52,11 @@ def killed(redis):
     redis.start()
 
 
-def test_a_notification_reaches_all(tabs, postgres, redis):
+def test_a_notification_reaches_all(tabs, redis):
     """Each websocket asks Redis for its session, by few connections that they share."""
     with driver.Redis.from_url(redis.url) as raw:
         before = raw.info("commandstats")["cmdstat_hget"]["calls"]
-        tabs.tell(postgres, "hello")
+        tabs.tell("hello")
         until(lambda: len(tabs.told["hello"]) == WEBSOCKETS, "all have it", PATIENCE)
         asked = raw.info("commandstats")["cmdstat_hget"]["calls"] - before
         assert asked <= 2 * WEBSOCKETS + tabs.closed[TRY_LATER]  # some were subscribing yet
@@ -64,13 +64,13 @@ def test_a_notification_reaches_all(tabs, postgres, redis):
 
 
 @pytest.mark.parametrize("fault", [hanging, killed])
-def test_a_notification_that_meets_an_outage_reaches_all(tabs, node, postgres, redis, fault):
+def test_a_notification_that_meets_an_outage_reaches_all(tabs, redis, fault):
     """A websocket is closed at most once, to come again later; nobody is logged out."""
     opened, text = tabs.opened, fault.__name__
     breaking = threading.Thread(target=fault, args=[redis])
     breaking.start()
     time.sleep(0.1)
-    tabs.tell(postgres, text)
+    tabs.tell(text)
     until(lambda: len(tabs.told[text]) == WEBSOCKETS, "all have it", PATIENCE)
     breaking.join()
     until(lambda: tabs.open == WEBSOCKETS, "all are open", PATIENCE)

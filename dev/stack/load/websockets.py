@@ -29,6 +29,9 @@ _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 class Tabs(threading.Thread):
     """Websockets that stay, and come again as the web client's do: later each time, by chance.
 
+    Each knows of a notification from before: without that, one that comes again after 50 seconds is
+    not given what it missed.
+
     :param node: that serves them
     :param sids: of sessions; each is used by several websockets if there are fewer of them
     :param count: how many websockets
@@ -38,9 +41,9 @@ class Tabs(threading.Thread):
     :ivar opened: how many handshakes succeeded
     """
 
-    def __init__(self, node: Odoo, sids: Sequence[str], count: int) -> None:
+    def __init__(self, node: Odoo, postgres: PostgreSQL, sids: Sequence[str], count: int) -> None:
         super().__init__(daemon=True)
-        self.node, self.sids, self.count = node, sids, count
+        self.node, self.postgres, self.sids, self.count = node, postgres, sids, count
         self.told: dict[str, dict[int, float]] = {}
         self.closed: Counter[int | None] = Counter()
         self.refused: Counter[int | str] = Counter()
@@ -48,6 +51,7 @@ class Tabs(threading.Thread):
         self.loop = asyncio.new_event_loop()
 
     def __enter__(self) -> Self:
+        self._last = self._write("from before")
         self.start()
         until(lambda: self.open == self.count, "all websockets", 60 + self.count / 20)
         return self
@@ -65,22 +69,28 @@ class Tabs(threading.Thread):
         with contextlib.suppress(asyncio.CancelledError):
             self.loop.run_until_complete(self._all)
 
-    def tell(self, postgres: PostgreSQL, text: str) -> float:
+    def tell(self, text: str) -> float:
         """Have a notification sent to all of them, as the model ``bus.bus`` does; when."""
-        database = self.node.database
-        channel = json.dumps([database, CHANNEL], separators=(",", ":"))
-        message = json.dumps({"type": TYPE, "payload": text})
         self.told[text] = {}
-        values = f"'{channel}', '{message}', now() AT TIME ZONE 'UTC'"
-        postgres.sql(
-            database, f"INSERT INTO bus_bus (channel, message, create_date) VALUES ({values})"
-        )
+        self._write(text)
         began = time.monotonic()
-        postgres.sql("postgres", f"SELECT pg_notify('imbus', '[{channel}]')")
+        self.postgres.sql("postgres", f"SELECT pg_notify('imbus', '[{self._channel}]')")
         return began
 
+    @property
+    def _channel(self) -> str:
+        return json.dumps([self.node.database, CHANNEL], separators=(",", ":"))
+
+    def _write(self, text: str) -> int:
+        """Write a notification down; its number."""
+        message = json.dumps({"type": TYPE, "payload": text})
+        values = f"'{self._channel}', '{message}', now() AT TIME ZONE 'UTC'"
+        columns = "channel, message, create_date"
+        insert = f"INSERT INTO bus_bus ({columns}) VALUES ({values}) RETURNING id"
+        return int(self.postgres.sql(self.node.database, insert).split()[0])
+
     async def _stay(self, number: int) -> None:
-        delay, last = 1.0, 0
+        delay, last = 1.0, self._last
         while True:
             try:
                 async with self._turns:
