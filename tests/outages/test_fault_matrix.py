@@ -200,6 +200,11 @@ def create(store, session):
     store.save(new)
 
 
+def log_out(store, session):
+    session["uid"] = None
+    store.rotate(session, None)
+
+
 CALLS = {
     "get": get,
     "get nothing": get_nothing,
@@ -210,13 +215,12 @@ CALLS = {
     "create": create,
     "rotate softly": rotate_softly,
     "rotate": lambda store, session: store.rotate(session, None),
+    "log out": log_out,
     "delete": lambda store, session: store.delete(session),
     "revoke": lambda store, session: store.delete_from_identifiers([session.sid[:42]]),
 }
 CHANGES = ("save", "rotate softly", "rotate")  # of them the session has "a" 1, and 0 in Redis
 PATIENT = ("touch", "tidy up")  # they can be done another time, and raise nothing
-# They have no deadline: from a buffer they end a session later.
-WITHOUT_DEADLINE = ()
 
 
 class Cell:
@@ -238,7 +242,7 @@ class Cell:
         in a Cluster in another part."""
         self.prefix = f"odoo:cell{self.number}"
         self.store = make_store(servers, prefix=self.prefix)
-        session = new_session(self.store, a=0, uid=None)
+        session = new_session(self.store, a=0, uid=2 if self.call == "log out" else None)
         while key_slot(f"{self.prefix}:session:{session.sid[:42]}".encode()) // PART != part:
             session.sid = self.store.generate_key()
         self.store.save(session)
@@ -261,13 +265,12 @@ class Cell:
         """
         kept = (0, None)
         asked = self.moment[0] == "answer" or fault == "cut"  # the server heard of a change
-        if self.call in WITHOUT_DEADLINE and fault in ("paused", "late"):
-            asked = True
         changed = {
             "save": {(1, None)},
             "create": {(0, 1)},
             "rotate softly": {(1, 1)},
             "rotate": {(None, 1)},
+            "log out": {(None, 0), (None, None)},  # its successor may be lost
             "delete": {(None, None)},
             "revoke": {(None, None)},
         }.get(self.call, {kept})
