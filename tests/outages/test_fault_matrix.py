@@ -170,7 +170,7 @@ def rotate_softly(store, session):
 
 
 def touch(store, session):
-    session.record = session.record._replace(seen=0)
+    session.redis_record = session.redis_record._replace(seen=0)
     store.touch(session)
 
 
