@@ -278,9 +278,13 @@ class RedisSessionStore(SessionStore):
         :raises SessionStoreUnavailable: when Redis does not say
         """
         place = self._place_of(sid)
-        noted = self._sealed(place, self._opened(place, record.raw).data, record.ttl)
-        if not record.superseded and self._exchange(place, record, noted.ttl, (place, noted)):
-            return sid, noted
+        if not record.superseded:
+            try:
+                noted = self._sealed(place, self._opened(place, record.raw).data, record.ttl)
+            except CorruptRecordError:  # the secret of its database was changed
+                return None
+            if self._exchange(place, record, noted.ttl, (place, noted)):
+                return sid, noted
         current = self._read(place)
         while current is not None and current.superseded:
             sid = current.data["next_sid"]
@@ -620,7 +624,7 @@ class RedisSessionStore(SessionStore):
         return learnt.seconds if learnt else http.SESSION_LIFETIME
 
     def _is_expired(self, record: SessionRecord) -> bool:
-        """Whether a record is idle too long by Python's clock.
+        """Whether a record is idle too long.
 
         Redis drops it by its own; but it may have been idle too long already when a lower timeout
         of its database was learnt. What came of the timeout since is not known.
@@ -684,14 +688,12 @@ class RedisSessionStore(SessionStore):
         return self._unavailable(RedisRefusedError(told))
 
     def _unavailable(self, error: Error) -> SessionStoreUnavailable:
-        # Of silence the server tells itself.
         now = time.monotonic()
-        is_silence = isinstance(error, RedisUnavailableError) and not isinstance(
-            error, RedisRefusedError
-        )
+        is_silence = type(error) is RedisUnavailableError  # which the server logs itself
         if not is_silence and now - self._refused >= REFUSALS_LOGGED:
             self._refused = now
-            _logger.warning("Refused: %s", error)
+            is_redis = isinstance(error, RedisRefusedError)
+            _logger.warning("%s: %s", "Refused" if is_redis else "HTTP 503", error)
         return SessionStoreUnavailable()
 
     # Last in the class, where the name means this.

@@ -245,8 +245,8 @@ class Cell:
         session = new_session(self.store, a=0, uid=2 if self.call == "log out" else None)
         while key_slot(f"{self.prefix}:session:{session.sid[:42]}".encode()) // PART != part:
             session.sid = self.store.generate_key()
-        self.store.save(session)
-        self.session = self.store.get(session.sid)
+        patiently(self.store.save, session)
+        self.session = patiently(self.store.get, session.sid)
         self.sid = session.sid
         if self.call in CHANGES:
             self.session["a"] = 1
