@@ -4,6 +4,8 @@ Importing this package patches nothing and imports nothing but the standard libr
 what fails in an import and goes on, whereas a failure in ``post_load`` can stop the server.
 """
 
-from .http_patch import post_load
+from .http_patch import post_load, require_loader
+
+require_loader()
 
 __all__ = ["post_load"]

@@ -130,6 +130,7 @@ COEXISTING = {
         "import odoo.sql_db\nodoo.sql_db.Cursor = type('Mine', (odoo.sql_db.Cursor,), {})",
         BOTH,
     ),
+    "ours imported": (f"from odoo.addons.{ADDON} import ormcache", (AFTER,)),
     "lifetimes": (
         "odoo.http.SESSION_LIFETIME = 3600\n"
         "odoo.http.get_session_max_inactivity = lambda env: 3600",
@@ -137,6 +138,10 @@ COEXISTING = {
     ),
 }
 REPLACING = {
+    "ours imported": (
+        f"from odoo.addons.{ADDON} import ormcache",
+        {BEFORE: f"other imports it first: in server_wide_modules, {ADDON} comes before other"},
+    ),
     "store": (
         STORE + "odoo.http.Application.session_store = property(lambda self: store)",
         dict.fromkeys(BOTH, "sessions are kept by odoo.addons.other.Store, not in Redis; do"),
