@@ -46,7 +46,7 @@ _pieces = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
 _decode = json.JSONDecoder().raw_decode  # what is authenticated has no white space to look for
 _REMEMBERED_DATABASES = 64
 _line_of = re.compile(
-    rb'1 (?:live|superseded) (\d{1,18}) (\d{1,10}) (?:-|-?\d{1,18}) (null|"[^\n]{0,400}")\n'
+    rb'1 (?:live|superseded) (\d{1,18}) (\d{1,10}) (?:-|-?\d+) (null|"[^\n]{0,400}")\n'
 ).match
 _version_of = re.compile(rb"([1-9]\d{0,8}) \w+ ").match
 
@@ -94,7 +94,7 @@ def seal(place: SessionPlace, secret: str, data: dict[str, Any], *, seen: float,
     :raises TypeError: when the data are not JSON
     """
     state = "superseded" if "next_sid" in data else "live"
-    uid = uid if isinstance(uid := data.get("uid"), int) and uid else "-"
+    uid = int(uid) if isinstance(uid := data.get("uid"), int) and uid else "-"
     name = _encoded_name(_database_of(data))
     header = f"{WRITTEN} {state} {int(seen * 1000)} {ttl} {uid} {name}\n".encode()
     nonce = os.urandom(_NONCE_LENGTH)

@@ -24,7 +24,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 CONTENT = st.fixed_dictionaries(
-    {"db": st.none() | st.text(max_size=20), "uid": st.none() | st.integers(1, 2**31)},
+    {"db": st.none() | st.text(max_size=20), "uid": st.none() | st.booleans() | st.integers()},
     optional={"next_sid": SIDS, "cart": JSON},
 )
 PLACE = session_place("odoo", "s" * 84)
