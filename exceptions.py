@@ -37,7 +37,12 @@ class ReplacedError(Error):
 
 
 class CorruptRecordError(Error):
-    """What is stored does not open: damaged, forged, or moved from another place."""
+    """What is stored does not open: damaged, forged, or moved from another place.
+
+    :ivar database: of a session's record, the one whose secret does not open it; None otherwise
+    """
+
+    database: str | None = None
 
 
 class NewerRecordError(Error):

@@ -95,7 +95,7 @@ def seal(place: SessionPlace, secret: str, data: dict[str, Any], *, seen: float,
     """
     state = "superseded" if "next_sid" in data else "live"
     uid = int(uid) if isinstance(uid := data.get("uid"), int) and uid else "-"
-    name = _encoded_name(_database_of(data))
+    name = _encoded_name(database_of(data))
     header = f"{WRITTEN} {state} {int(seen * 1000)} {ttl} {uid} {name}\n".encode()
     nonce = os.urandom(_NONCE_LENGTH)
     cipher = _cipher(place.secret, secret)
@@ -120,7 +120,8 @@ def unseal(
 
     :param secret_of: gives the secret of a database that the line names; nothing vouches for that
         name until the record is open
-    :raises CorruptRecordError: when anything of it, or its place, is not as it was sealed
+    :raises CorruptRecordError: when anything of it, or its place, is not as it was sealed; with the
+        database, when its secret may be another one
     :raises NewerRecordError: when a later release wrote it
     """
     if not isinstance(raw, bytes):
@@ -138,15 +139,18 @@ def unseal(
     try:
         payload = cipher.decrypt(nonce, sealed, _bound(place, raw[:start]))
     except (InvalidTag, ValueError) as error:
-        raise CorruptRecordError("it does not open") from error
+        refused = CorruptRecordError("it does not open")
+        refused.database = db
+        raise refused from error
     # Authenticated from here on: a server that knows the secret of the named database wrote it.
     data = _decode(payload.decode())[0]
-    if _database_of(data) != db:
+    if database_of(data) != db:
         raise CorruptRecordError("it is of another database than it says")
     return SessionRecord(data, int(seen) / 1000, int(ttl), raw)
 
 
-def _database_of(data: dict[str, Any]) -> str | None:
+def database_of(data: dict[str, Any]) -> str | None:
+    """The database of a session's content, if that names one."""
     db = data.get("db")
     return db if isinstance(db, str) else None
 

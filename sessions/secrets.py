@@ -35,14 +35,15 @@ class ServerSecrets:
 
     def to_seal(self, db: str | None) -> str:
         """The secret as of now, as far as this process knows."""
-        if db and (secret := self._at_hand(db)):
-            self._known[db] = secret
-            return secret
-        return self.to_open(db)
+        return (self._at_hand(db) if db else None) or self.to_open(db)
 
     def to_open(self, db: str | None) -> str:
         """The secret as this process read it last."""
         return (self._known.get(db) if db else self._node) or self.read_again(db)
+
+    def may_be_another(self, db: str | None) -> bool:
+        """Whether :meth:`read_again` may give another one than :meth:`to_open` did."""
+        return db in self._known
 
     def read_again(self, db: str | None) -> str:
         """The secret as PostgreSQL has it now: another one if the database was restored or copied.

@@ -22,7 +22,7 @@ from psycopg2.pool import PoolError
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
-from ..codec.session import SessionRecord, newer, seal, unseal
+from ..codec.session import SessionRecord, database_of, newer, seal, unseal
 from ..connection import DEADLINE, RedisServer
 from ..exceptions import (
     CorruptRecordError,
@@ -131,6 +131,7 @@ class RedisSessionStore(SessionStore):
         self._session_at_hand = session_at_hand
         self._lifetimes: dict[str | None, _Lifetime] = {}
         self._refused = -REFUSALS_LOGGED  # when it was logged
+        self._last_refused: tuple[str, Any] = "", None  # field and value
 
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
@@ -394,29 +395,25 @@ class RedisSessionStore(SessionStore):
     # -- steps -------------------------------------------------------------------------------------
 
     def _save(self, session: Any, how: bytes) -> None:
-        place = self._place_of(session.sid)
-        record = self._sealed(place, content_of(session), self._ttl(session))
-        outcome = self._write(place, record, how)
-        if outcome == scripts.SAVED:
-            self._remember(session, record)
-        elif outcome == scripts.TAKEN:  # an old sid, or one that was made up
+        outcome = self._write(session, how)
+        if outcome == scripts.TAKEN:  # an old sid, or one that was made up
             session.sid = self.generate_key()
-            self._save(session, how)
-        elif outcome == scripts.NEWER:
+            outcome = self._write(session, how)
+        if outcome == scripts.NEWER:
             raise self._unavailable(newer())
-        else:
+        if outcome == scripts.TAKEN:
+            raise self._strange(outcome)
+        if outcome != scripts.SAVED:
             self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
 
-    def _write(self, place: SessionPlace, record: SessionRecord, how: bytes) -> bytes:
-        outcome: bytes = self._run(
-            scripts.SAVE,
-            place,
-            record.raw,
-            record.ttl * 1000,
-            how,
-            DEADLINE,
-            among=scripts.OUTCOMES,
-        )
+    def _write(self, session: Any, how: bytes) -> bytes:
+        """Store a session under its sid; one of the outcomes of ``SAVE``."""
+        place = self._place_of(session.sid)
+        record = self._sealed(place, content_of(session), self._ttl(session))
+        arguments = record.raw, record.ttl * 1000, how, DEADLINE
+        outcome: bytes = self._run(scripts.SAVE, place, *arguments, among=scripts.OUTCOMES)
+        if outcome == scripts.SAVED:
+            self._remember(session, record)
         return outcome
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
@@ -430,24 +427,21 @@ class RedisSessionStore(SessionStore):
         is_logout = record_of_old is not None and record_of_old.has_user and not session.uid
         session.sid = self.generate_key()
         self._renew(session, env)
-        place = self._place_of(session.sid)
-        record = self._sealed(place, content_of(session), self._ttl(session))
         if is_logout:
             self._delete(old, record_of_old)
             try:
-                self._create(session, place, record)
+                self._create(session)
             except SessionStoreUnavailable as error:
                 session.is_dirty = False
                 _logger.info("Nobody is logged in any more, in a session not stored: %s", error)
         else:
-            self._create(session, place, record)
+            self._create(session)
             self._delete(old, record_of_old)
 
-    def _create(self, session: Any, place: SessionPlace, record: SessionRecord) -> None:
-        outcome = self._write(place, record, scripts.CREATE)
-        if outcome != scripts.SAVED:
-            raise self._unavailable(RedisUnavailableError(f"{place.key} was {outcome.decode()}"))
-        self._remember(session, record)
+    def _create(self, session: Any) -> None:
+        outcome = self._write(session, scripts.CREATE)
+        if outcome != scripts.SAVED:  # nobody has that sid
+            raise self._strange(outcome)
 
     def _rotate_softly(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)
@@ -506,23 +500,29 @@ class RedisSessionStore(SessionStore):
         That nothing opens is asked twice: it is believed of a server that takes changes, and that
         answers as the script does.
         """
+        raw, refusal = None, ""
         try:
             raw = self._execute("HGET", place.key, place.field)
             if raw is not None:
                 return self._opened(place, raw)
         except (CorruptRecordError, WrongTypeError) as error:
-            _logger.debug("What is found under %s is asked for again: %s", place.key, error)
+            refusal = str(error)
         proof = token_hex(8)
         answer = self._run(scripts.FIND, place, proof)
         if not isinstance(answer, list) or len(answer) != 2 or answer[0] != proof.encode():
             raise self._strange(answer)
-        if answer[1] is None:
+        found = answer[1]
+        if found is None:
             return None
         try:
-            return self._opened(place, answer[1])
+            if found != raw:  # it was changed meanwhile
+                return self._opened(place, found)
         except CorruptRecordError as error:
-            _logger.warning("What is stored under %s is refused: %s", place.key, error)
-            return None
+            refusal = str(error)
+        if self._last_refused != (place.field, found):  # a page asks for many files
+            self._last_refused = place.field, found
+            _logger.warning("What is stored under %s is refused: %s", place.key, refusal)
+        return None
 
     def _opened(self, place: SessionPlace, raw: Any) -> SessionRecord:
         """The record of these bytes.
@@ -533,7 +533,9 @@ class RedisSessionStore(SessionStore):
         try:
             try:
                 return unseal(place, raw, self._secrets.to_open)
-            except CorruptRecordError:  # the database may have been restored, or copied
+            except CorruptRecordError as error:
+                if not self._secrets.may_be_another(error.database):
+                    raise
                 return unseal(place, raw, self._secrets.read_again)
         except (NewerRecordError, SecretUnavailableError) as error:
             raise self._unavailable(error) from error
@@ -584,7 +586,7 @@ class RedisSessionStore(SessionStore):
             data = dict(data)
             self._shift_deletion(data, self._skew())
         try:
-            secret = self._secrets.to_seal(data.get("db"))
+            secret = self._secrets.to_seal(database_of(data))
         except SecretUnavailableError as error:
             raise self._unavailable(error) from error
         raw = seal(place, secret, data, seen=now, ttl=ttl)

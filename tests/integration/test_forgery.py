@@ -79,7 +79,7 @@ def seal(sid: str, data: dict[str, Any], *, secret: str | None, line: str | None
     :param line: the database that the clear line names
     """
     with pytest.MonkeyPatch.context() as forger:
-        forger.setattr(codec, "_database_of", lambda _data: line)
+        forger.setattr(codec, "database_of", lambda _data: line)
         place = session_place("odoo", sid)
         return codec.seal(place, secret or "", data, seen=time.time(), ttl=604800)
 

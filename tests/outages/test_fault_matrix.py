@@ -23,7 +23,7 @@ from stack.servers import Cluster, Proxy, Redis, Sentinels, ServerError, until
 
 PARTS = 3
 PART = 5461  # slots of a Cluster's primary
-MARGIN = 0.7  # seconds, for a slow machine with some forty calls at once
+MARGIN = 1.2  # seconds, for a slow machine with some forty calls at once
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}  # a server that comes back has its data
 NEVER = 60_000  # milliseconds of silence that no fault reaches: nobody takes over
 SOON = 1000  # milliseconds of silence after which a replica takes over

@@ -13,6 +13,7 @@ LIES = {
     "an empty array": b"*0\r\n",
     "an array": b"*2\r\n:1\r\n:2\r\n",
     "another array": b"*2\r\n$5\r\nproof\r\n$-1\r\n",
+    "taken": b"$5\r\ntaken\r\n",
     "WRONGTYPE": b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
     "NOSCRIPT": b"-NOSCRIPT No matching script. Please use EVAL.\r\n",
     "an error": b"-ERR unknown\r\n",
@@ -64,9 +65,10 @@ def test_a_wrong_answer_is_no_answer(about, lie, lying, redis, make_store, new_s
     session, found = stored(cart=1), []
     if is_done(lambda: found.append(store.get(session.sid))):
         assert found[0]["cart"] == 1
+    sid = session.sid
     session["cart"] = 2
     done = is_done(store.save, session)
-    assert cart(session.sid) == (2 if done else 1)
+    assert cart(sid) == (2 if done else 1)
 
     for soft in (True, False):
         session = stored(cart=1, uid=None)

@@ -63,7 +63,7 @@ def test_no_other_sid_opens_a_record():
 def test_a_record_is_of_the_database_that_it_names(header, monkeypatch):
     """The administrator of one database seals nothing for another one."""
     with monkeypatch.context() as forger:
-        forger.setattr(codec, "_database_of", lambda data: header)
+        forger.setattr(codec, "database_of", lambda data: header)
         raw = sealed({"db": "victim", "uid": 2}, secret="mine")
     with pytest.raises(CorruptRecordError, match="another database"):
         unseal(PLACE, raw, {header: "mine"}.__getitem__)
@@ -150,18 +150,21 @@ def test_a_secret_is_read_once(postgres, secrets):
 
 
 def test_a_request_knows_of_a_change(postgres, secrets):
-    """A process seals with the secret of the request at hand, and opens with it then."""
+    """A process seals with the secret that the request at hand sees."""
     assert secrets.to_seal("prod") == "one"
     postgres.at_hand["prod"] = "two"
     assert secrets.to_seal("prod") == "two"
+    assert secrets.to_open("prod") == "one"  # what it wrote may never be committed
+    assert secrets.may_be_another("prod")
     del postgres.at_hand["prod"]
-    assert secrets.to_open("prod") == "two"
+    assert secrets.to_seal("prod") == "one"
 
 
 @pytest.mark.parametrize("db", [None, "", "gone", "x" * 64, "a\0b", "\udce9" * 40])
 def test_without_a_database_it_is_the_nodes(postgres, secrets, db):
     """A database that is not there, or is none, has no secret; it may be there later."""
     assert [secrets.to_open(db), secrets.to_seal(db), secrets.read_again(db)] == ["of the node"] * 3
+    assert not secrets.may_be_another(db)
     postgres.secrets["gone"] = "found"
     assert secrets.to_open("gone") == "found"
 
