@@ -616,10 +616,10 @@ class RedisSessionStore(SessionStore):
         data = content_of(session)
         if self._anonymous_ttl is not None and not data.get("uid"):
             return self._anonymous_ttl
-        # What a vacuum says of sessions without a database is for those that are idle by then.
         db = data.get("db")
-        learnt = self._lifetimes.get(db) if db else None
-        record = getattr(session, "redis_record", None)
+        if not db:  # what a vacuum says of these is for those that are idle by then
+            return http.SESSION_LIFETIME
+        learnt, record = self._lifetimes.get(db), getattr(session, "redis_record", None)
         if current is None and record and (learnt is None or learnt.since < record.seen):
             # Another process may have written it, which knew of a change since.
             return record.ttl  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 # pytest-odoo has told Odoo where its addons are.
 
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
+NODE_SECRET = "of all nodes that serve several databases"
 MODULES = ["web", "bus", "auth_totp"]  # in every database
 LONGEST = 10
 FIRST = ("test_under_load", "test_suites", "test_topologies", "test_processes", "test_start")
@@ -162,7 +163,7 @@ def make_store():
         """As a node reads it; most of these tests name databases that are not there."""
         return database_secret.read(database) or f"of {database}"
 
-    stores, secrets = [], ServerSecrets("of the node", read=secret_of)
+    stores, secrets = [], ServerSecrets(NODE_SECRET, read=secret_of)
 
     def make(redis, *, prefix=None, timeout=TIMEOUT, secrets=secrets, **options):
         server = RedisServer(redis.url, half="sessions", timeout=timeout)

@@ -6,6 +6,7 @@ import traceback
 import pytest
 from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES
 
+from odoo.addons.redis_session_ormcache.keys import session_place
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
 
 ROUNDS = dose(200, 2_000)
@@ -107,8 +108,9 @@ def test_soft_rotations_at_once_give_one_successor(crew, new_session, raw):
         assert successor != session.sid
         assert crew.store.get(session.sid)["next_sid"] == successor
         assert crew.store.get(successor)["mark"] == session["mark"]
-        key = f"{crew.store._prefix}:session:{successor[:STORED_SESSION_BYTES]}"
-        assert raw.hlen(key) == 2
+        old, new = (session_place(crew.store._prefix, sid) for sid in (session.sid, successor))
+        assert old.key == new.key
+        assert set(raw.hkeys(new.key)) == {old.field.encode(), new.field.encode(), b"issued"}
 
 
 def test_rotations_against_saves_and_activity(crew, new_session):

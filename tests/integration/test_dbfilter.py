@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from odoo.addons.redis_session_ormcache.tests.conftest import NODE_SECRET
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
 from odoo.addons.redis_session_ormcache.tests.support.visitor import (
@@ -36,7 +37,10 @@ def by_subdomain(make_node, redis, databases):
 
     def make(**options):
         filtered = {"db_name": "", "dbfilter": "^%d$"}
-        return make_node(redis, database=databases["one"], config=filtered, **options)
+        settings = {"secret": NODE_SECRET}
+        return make_node(
+            redis, database=databases["one"], config=filtered, settings=settings, **options
+        )
 
     return make
 

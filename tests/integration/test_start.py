@@ -35,6 +35,8 @@ def start(tmp_path, settings=None, *, load=f"base,web,{ADDON}", env=None, path=(
     :param libraries: of Python
     """
     options = {"addons_path": ",".join([environment.addons_path(), *map(str, path)])}
+    if settings is not None:
+        settings = {"secret": "of all nodes, or each one asks for it", **settings}
     conf = tmp_path / "odoo.conf"
     write_conf(conf, None, tmp_path, load=load, options=options, redis=settings)
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("ODOO_", "PG"))}

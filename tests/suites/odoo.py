@@ -109,6 +109,7 @@ PDF = "needs wkhtmltopdf"
 LXML = "expects what an older lxml makes of it"
 SCRIPT = "starts odoo-bin, which Debian's package has not"
 FOLDER = "expects temporary files in /tmp"
+COOKIE = "expects a response to send the cookie again that the browser sent"
 AGGREGATE = (
     "TestAggregatePdfReports.test_aggregate_report_with_some_resources_reloaded_from_attachment"
 )
@@ -164,7 +165,14 @@ SUITES = [
             MEMORY,
         ),
     ),
-    Suite("bus", "auth", "/bus", least=35, assets=True),
+    Suite(
+        "bus",
+        "auth",
+        "/bus",
+        least=35,
+        assets=True,
+        expected={"TestWebsocketCaryall.test_public_configuration": COOKIE},
+    ),
     Suite(
         "auth",
         "auth",
@@ -174,6 +182,7 @@ SUITES = [
             "/auth_totp:TestTOTP,/auth_totp:TestTOTPInvite,/auth_totp:TestAPIKeys,"
             "/auth_passkey:PasskeyTestTours,/auth_timeout:TestAuthTimeoutHttp"
         ),
+        expected={"PasskeyTest.test_authentication": COOKIE},
         racing={
             "PasskeyTestTours.test_passkey_backend": RACE,
             "TestAuthTimeoutHttp.test_auth_timeout_tour": IDLE,
