@@ -616,14 +616,14 @@ class RedisSessionStore(SessionStore):
         data = content_of(session)
         if self._anonymous_ttl is not None and not data.get("uid"):
             return self._anonymous_ttl
-        db = data.get("db")
+        db, default = data.get("db"), int(http.SESSION_LIFETIME)
         if not db:  # what a vacuum says of these is for those that are idle by then
-            return http.SESSION_LIFETIME
+            return default
         learnt, record = self._lifetimes.get(db), getattr(session, "redis_record", None)
         if current is None and record and (learnt is None or learnt.since < record.seen):
             # Another process may have written it, which knew of a change since.
             return record.ttl  # type: ignore[no-any-return]
-        return learnt.seconds if learnt else http.SESSION_LIFETIME
+        return learnt.seconds if learnt else default
 
     def _is_expired(self, record: SessionRecord) -> bool:
         """Whether a record is idle too long.
