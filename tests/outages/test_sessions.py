@@ -402,10 +402,13 @@ def comes_back(browser, node):
 
 
 def test_a_login_that_cannot_be_saved_did_not_happen(own_redis, make_node, database, postgres):
-    """When the session cannot be saved the transaction is rolled back, without a cookie."""
+    """When the session cannot be saved the transaction is rolled back, without a cookie. Whoever logs
+    out is out."""
     node = make_node(own_redis)
-    logged_in = Browser(database)
+    logged_in, leaving = Browser(database), Browser(database)
     uid = logged_in.login(node)
+    leaving.login(node)
+    left = leaving.sid
     logged_in.call(node, "/web/session/check")  # the first one notes the device
     count = "SELECT count(*) FROM res_users_log"
     before = postgres.sql(database, count)
@@ -416,6 +419,10 @@ def test_a_login_that_cannot_be_saved_did_not_happen(own_redis, make_node, datab
     assert_unavailable(response)
     assert postgres.sql(database, count) == before
     assert logged_in.call(node, "/web/session/check") is None  # reading needs no memory
+    answer = leaving.get(node, "/web/session/logout")
+    assert answer.status_code == 303
+    leaving.sid = left
+    assert not leaving.is_logged_in(node)
     own_redis.cli("CONFIG", "SET", "maxmemory", "0")
     assert logged_in.uid(node) == uid
 
