@@ -13,7 +13,7 @@ from odoo.http import STORED_SESSION_BYTES
 from odoo.addons.redis_session_ormcache.sessions.at_work import RequestsAtWork
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser, is_served
 from stack.provision import environment
-from stack.servers import LOAD, Redis
+from stack.servers import LOAD, Redis, until
 
 TIMEOUT = 4  # seconds
 LONG = 5.5  # seconds, of a request
@@ -317,6 +317,6 @@ def test_nothing_is_at_work_when_requests_have_ended(nodes, database):
         assert Browser(database).get(node, "/request/at_work").text == "1 1"
     time.sleep(0.5)
     connection = browser.websocket(node)
-    assert is_served(connection)
+    until(lambda: is_served(connection), "an answer to a ping")
     assert Browser(database).get(node, "/request/at_work").text == "0 1"
     connection.close()

@@ -178,7 +178,7 @@ def assert_says_why(node, size, seconds):
     """The log names the versions and what to do, in a line now and then."""
     with node.log.open(encoding="utf-8") as log:
         log.seek(size)
-        lines = [line for line in log if "Refused: " in line]
+        lines = [line for line in log if "HTTP 503: " in line]
     processes = node.workers or 1
     assert 1 <= len(lines) <= processes * (1 + seconds / REFUSALS_LOGGED), lines
     for line in lines:

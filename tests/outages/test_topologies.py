@@ -298,6 +298,7 @@ def test_who_has_no_request_waits_for_a_turn(own_redis, make_server):
         proxy.delay = 0.4
         began = time.monotonic()
         asked = [pool.submit(server.execute, "EXISTS", "key") for _ in range(5 * MAX_CALLS)]
+        until(server._turns.empty, "that all turns are taken")
         at_hand.request = SimpleNamespace()
         assert unavailable(server, "EXISTS", "key") < 1.0 + MARGIN
         assert {one.result() for one in asked} == {0}
