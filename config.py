@@ -96,7 +96,7 @@ class Settings:
     :param timeout: seconds that a request may wait for one answer of Redis
     :param session: whether sessions are stored in Redis
     :param secret: of the nodes, for sessions without a database; the same on all of them. None: the
-        hash of the master password, or one that each node makes for itself
+        hash of the master password, or one that each process makes at its start
     :param session_anonymous_ttl: seconds that the session of somebody who did not log in lives
         without activity; None: as long as the others
     :param ormcache: whether the ormcache is shared through Redis

@@ -26,11 +26,11 @@ _is_identifier = re.compile(r"[A-Za-z0-9_-]{42}").fullmatch
 
 
 class SessionPlace(NamedTuple):
-    """Where one sid's record lives, and the secret that opens it.
+    """Where one sid's record lives, and its part of what opens it.
 
     :param key: the Redis key of the hash, shared by the sids of one soft-rotated family
     :param field: the field of that hash, a digest that leads nobody back to the sid
-    :param secret: 32 bytes, the AEAD key; never sent to Redis
+    :param secret: 32 bytes, the sid's part of the record's key; never sent to Redis
     """
 
     key: str

@@ -142,9 +142,12 @@ def unseal(
         refused = CorruptRecordError("it does not open")
         refused.database = db
         raise refused from error
-    # Authenticated from here on: a server that knows the secret of the named database wrote it.
-    data = _decode(payload.decode())[0]
-    if database_of(data) != db:
+    # A server that knows the secret of the named database wrote it, or that one's administrator.
+    try:
+        data = _decode(payload.decode())[0]
+    except ValueError as error:
+        raise CorruptRecordError("it holds no JSON") from error
+    if not isinstance(data, dict) or database_of(data) != db:
         raise CorruptRecordError("it is of another database than it says")
     return SessionRecord(data, int(seen) / 1000, int(ttl), raw)
 

@@ -97,9 +97,10 @@ def _asked(server: Any, url: RedisURL) -> dict[str, Any]:
     try:
         server.connection_pool.release(server.connection_pool.get_connection())
         info, setting = (
-            _told(server, _question(*words)) for words in (("INFO",), ("CONFIG", "GET", "save"))
+            _answer_or_none(server, _question(*words))
+            for words in (("INFO",), ("CONFIG", "GET", "save"))
         )
-        _told(server, lambda connection: connection.learn_clock())
+        _answer_or_none(server, lambda connection: connection.learn_clock())
     except DRIVER_ERRORS as error:
         raise _explained(error, url, server) from error
     facts = {}
@@ -111,14 +112,14 @@ def _asked(server: Any, url: RedisURL) -> dict[str, Any]:
     return facts
 
 
-def _told(server: Any, ask: Callable[[Any], Any]) -> Any:
+def _answer_or_none(server: Any, ask: Callable[[Any], Any]) -> Any:
     """The answer to a question that need not be answered; None: there was none.
 
     :raises RedisError: the server cannot be spoken to, now or ever
     """
     pool = server.connection_pool
     try:
-        return _on(pool.get_connection(), ask, pool)
+        return _ask_on(pool.get_connection(), ask, pool)
     except AuthenticationError:
         raise
     except DRIVER_ERRORS as error:
@@ -137,7 +138,7 @@ def _question(*command: str) -> Callable[[Any], Any]:
     return ask
 
 
-def _on(connection: Any, ask: Callable[[Any], Any], pool: Any = None) -> Any:
+def _ask_on(connection: Any, ask: Callable[[Any], Any], pool: Any = None) -> Any:
     """Ask on a connection, and give it back to its pool, or close it."""
     try:
         return ask(connection)
@@ -157,7 +158,7 @@ def _ask_for_a_key_that_moves(server: Any, url: RedisURL) -> None:
     """As when a Cluster's slots are moved, which may be long after the start."""
     try:
         pool = server.connection_pool
-        _on(pool.get_connection(), _question("ASKING"), pool)
+        _ask_on(pool.get_connection(), _question("ASKING"), pool)
     except DRIVER_ERRORS as error:
         raise _explained(error, url, server) from error
 
@@ -313,7 +314,7 @@ def _ask_as_nobody(server: Any, *question: str) -> Any:
     connection.username = connection.password = None
     connection.db = 0
     begin(_LOOK)
-    return _on(connection, _question(*question))
+    return _ask_on(connection, _question(*question))
 
 
 def _explained(error: Exception, url: RedisURL, *servers: Any) -> Exception:

@@ -67,6 +67,11 @@ class ServerClock:
         skew = self._skew(self._ahead)
         return now if -_NOISE < skew < _NOISE else now + skew
 
+    def moved(self) -> float:
+        """Seconds that a test has moved the clock that :meth:`now` follows."""
+        moved = time.time() - _clock(_REALTIME)
+        return 0.0 if -_NOISE < moved < _NOISE else moved
+
     def _skew(self, ahead: float) -> float:
         """Seconds that Redis' clock is ahead of the machine's."""
         return ahead + _clock(_MONOTONIC) - _clock(_REALTIME)

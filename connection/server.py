@@ -119,6 +119,10 @@ class RedisServer:
         """
         return self._client.clock.now()
 
+    def moved(self) -> float:
+        """Seconds that a test has moved Python's clock; 0.0 otherwise."""
+        return self._client.clock.moved()
+
     def check(self, *, durable: bool) -> list[str]:
         """Ask once whether the servers are fit for use.
 

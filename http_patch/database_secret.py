@@ -1,27 +1,37 @@
 """``database.secret`` of any database, for the sessions that are sealed with it.
 
-It is read over a connection of its own. Odoo's pool would keep it, to a database perhaps that this
-node does not serve, and ``DROP DATABASE`` would be refused as long; it may be full; and it waits
-for PostgreSQL without an end, static files and ``/web/health`` with it.
+Odoo's pool is not used, because it keeps the connection, so that ``DROP DATABASE`` is refused; it
+may be full; and it has no time limit, so that static files and ``/web/health`` would wait.
 """
 
+import queue
+import threading
 from contextlib import closing
 from typing import Any
 
 import psycopg2
 from odoo.http import _request_stack
 from odoo.sql_db import connection_info_for
+from odoo.tools import config
 
 from ..exceptions import SecretUnavailableError
 
 _QUERY = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
+_MAY_BE_USED = """
+    SELECT datallowconn AND has_database_privilege(datname, 'CONNECT') FROM pg_database
+    WHERE datname = %s
+"""
 _MAINTENANCE = "postgres"  # where odoo.service.db.list_dbs asks too
 _URIS = ("postgresql://", "postgres://")  # which connection_info_for takes for one
-WAIT = 2  # seconds for a connection, then for an answer; libpq has no shorter time
+WAIT = 2  # seconds for an answer; libpq has no shorter time for a connection
+
+
+class _TookTooLong(psycopg2.OperationalError):
+    """PostgreSQL does not answer."""
 
 
 def read(db: str) -> str | None:
-    """The secret that is committed; None where there is no such database, or it has no secret.
+    """The secret that is committed; None where no such database can be used, or it has no secret.
 
     :param db: a name that came from Redis perhaps; nothing but a name is connected to
     :raises SecretUnavailableError: when PostgreSQL does not say
@@ -34,7 +44,7 @@ def read(db: str) -> str | None:
     except (psycopg2.ProgrammingError, ValueError):  # no table of Odoo's; no name of a database
         return None
     except psycopg2.Error as error:
-        if _is_missing(db):
+        if error.pgcode is None and not isinstance(error, _TookTooLong) and _is_closed(db):
             return None
         told = " ".join(str(error).split())
         raise SecretUnavailableError(f"The secret of database {db!r}: {told}") from error
@@ -56,19 +66,50 @@ def at_hand(db: str) -> str | None:
         return None
 
 
-def _is_missing(db: str) -> bool:
-    """Whether PostgreSQL answers, and has no such database."""
-    try:
-        return _ask(_MAINTENANCE, "SELECT FROM pg_database WHERE datname = %s", db) is None
-    except psycopg2.Error:
-        return False
+def _is_closed(db: str) -> bool:
+    """Whether PostgreSQL answers, and has no such database, or none that Odoo may connect to."""
+    for other in dict.fromkeys([*config["db_name"], _MAINTENANCE]):
+        try:
+            if other != db:
+                row = _ask(other, _MAY_BE_USED, db)
+                return row is None or not row[0]
+        except _TookTooLong:
+            break
+        except psycopg2.Error:
+            continue
+    return False
 
 
 def _ask(db: str, query: str, *parameters: str) -> Any:
     """The first row, or None.
 
+    A thread asks, because libpq has no time limit under gevent, nor for a server that is stopped
+    after it took the connection.
+
     :raises psycopg2.Error: also when it takes too long
     """
+    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((_first_row(db, query, parameters), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    try:
+        threading.Thread(target=ask, name="redis-secret", daemon=True).start()
+        row, error = answers.get(timeout=WAIT)
+    except queue.Empty:
+        raise _TookTooLong(f"no answer within {WAIT} s") from None
+    except RuntimeError as refusal:  # out of threads or memory
+        raise _TookTooLong(str(refusal)) from refusal
+    if error is not None:
+        raise error
+    return row
+
+
+def _first_row(db: str, query: str, parameters: tuple[str, ...]) -> Any:
+    """Its time limits end the thread."""
     with (
         closing(psycopg2.connect(**connection_info_for(db)[1], connect_timeout=WAIT)) as connection,
         connection.cursor() as cursor,

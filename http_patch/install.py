@@ -199,7 +199,7 @@ def _node_secret(settings: Settings) -> str:
     if len(config["db_name"]) != 1:
         _logger.warning(
             "Set ODOO_REDIS_SECRET, or secret in [redis], the same on all nodes: until then a "
-            "session without a database is known to one node only, until it restarts"
+            "session without a database is known to one process and its forks only"
         )
     return token_hex(32)
 

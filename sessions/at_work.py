@@ -34,8 +34,7 @@ class _Entry:
     :ivar sid: where the session is now: a soft rotation may have replaced that of the request
     :ivar record: what is stored there, as far as is known
     :ivar due: when activity is to be noted, by ``time.monotonic``
-    :ivar latest: when it is still early enough; so those that are due at about the same time wake
-        the thread once
+    :ivar latest: the last moment for it; a thread that looks by then need not be woken for this one
     """
 
     __slots__ = ("due", "latest", "read", "record", "session", "sid")

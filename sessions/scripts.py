@@ -17,6 +17,7 @@ KEEP, CREATE, ALONE = b"keep", b"create", b"alone"
 SAVED, REVOKED, SUPERSEDED, TAKEN, NEWER = b"saved", b"revoked", b"superseded", b"taken", b"newer"
 OUTCOMES = {SAVED, REVOKED, SUPERSEDED, TAKEN, NEWER}
 COUNTS = {0, 1}  # of keys or fields that the other scripts changed
+EARLY = b"early"
 
 # The field, beside the sids' own, that names the field of the sid that a soft rotation issued, as
 # long as no browser has presented that sid.
@@ -108,12 +109,15 @@ return 1
 # The end of all the sids of a session
 END = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
 
-# ARGV: field, and "" or the value expected there. A superseded sid goes alone, a live one with all
-# its family.
+# ARGV: field, "" or the value expected there, and the moment (ms by this server's clock) before which
+# nothing is deleted. A superseded sid goes alone, a live one with all its family.
 DELETE = Script(
     _IN_TIME
     + _CURRENT
     + """
+if now[1] * 1000 + now[2] / 1000 < tonumber(ARGV[3]) then
+    return 'early'
+end
 if not is_foreign then
     if not current or (ARGV[2] ~= '' and current ~= ARGV[2]) then
         return 0

@@ -1,4 +1,4 @@
-"""The secrets of the servers, without which nobody seals a session that they would open.
+"""Secrets that only the servers know; a session that was sealed without one does not open.
 
 All nodes that serve a database can read its ``database.secret``, Redis never sees it, and stock
 Odoo logs the database's users out when it changes, because ``session_token`` is made with it. So a
@@ -7,12 +7,32 @@ secret of the node.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+from ..connection.clock import monotonic
+from ..exceptions import SecretUnavailableError
 
 LONGEST_NAME = 63  # bytes of a database's name in PostgreSQL
+REMEMBERED = 1.0  # seconds that an answer of PostgreSQL is taken for the next one too
+MOST_REMEMBERED = 256  # answers; names of databases may come from whoever writes to Redis
+
+
+class _Answer(NamedTuple):
+    """What PostgreSQL said of a database, or why it did not."""
+
+    at: float
+    secret: str | None
+    error: SecretUnavailableError | None
+
+    @property
+    def is_recent(self) -> bool:
+        return monotonic() - self.at < REMEMBERED
 
 
 class ServerSecrets:
-    """The secret for each database; a process reads it once, and again when a record does not open.
+    """The secret for each database.
+
+    A process reads it when it meets a database for the first time, and when a record does not open.
 
     :param node: of sessions without a database, or with one that has no secret
     :param read: gives ``database.secret`` of a database, None where it has none; raises
@@ -29,6 +49,7 @@ class ServerSecrets:
     ) -> None:
         self._node, self._read, self._at_hand = node, read, at_hand
         self._known: dict[str, str] = {}
+        self._answers: dict[str, _Answer] = {}
 
     def __repr__(self) -> str:
         return f"<ServerSecrets of {sorted(self._known)}>"
@@ -43,7 +64,7 @@ class ServerSecrets:
 
     def may_be_another(self, db: str | None) -> bool:
         """Whether :meth:`read_again` may give another one than :meth:`to_open` did."""
-        return db in self._known
+        return db in self._known and not self._answers[db].is_recent if db else False
 
     def read_again(self, db: str | None) -> str:
         """The secret as PostgreSQL has it now: another one if the database was restored or copied.
@@ -52,12 +73,24 @@ class ServerSecrets:
         """
         if not db or not _can_be_a_name(db):
             return self._node
-        secret = self._read(db)
-        if secret:
-            self._known[db] = secret
-        else:
-            self._known.pop(db, None)
-        return secret or self._node
+        answer = self._answers.get(db)
+        if answer is None or not answer.is_recent:
+            if len(self._answers) >= MOST_REMEMBERED:
+                self._answers, self._known = {}, {}
+            answer = self._answers[db] = self._asked(db)
+            if answer.secret:
+                self._known[db] = answer.secret
+            elif answer.error is None:
+                self._known.pop(db, None)
+        if answer.error is not None:
+            raise answer.error
+        return answer.secret or self._node
+
+    def _asked(self, db: str) -> _Answer:
+        try:
+            return _Answer(monotonic(), self._read(db), None)
+        except SecretUnavailableError as error:
+            return _Answer(monotonic(), None, error)
 
 
 def _can_be_a_name(db: str) -> bool:

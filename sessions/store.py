@@ -52,6 +52,7 @@ RETRY_AFTER = 2  # seconds, what a client is told to wait after a 503
 ROTATION_ATTEMPTS = 10
 LOST_ROTATIONS = 10  # in a row, whose answers no browser got
 REFUSALS_LOGGED = 10.0  # seconds between two lines in the log
+CLOCK_WAS_SET = 10.0  # seconds; a call takes less
 MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 # Activity is written down once per 1/60 of the timeout at most, and once a minute at most: an idle
 # session ends that much early at the worst, and never late.
@@ -152,7 +153,8 @@ class RedisSessionStore(SessionStore):
             self.save(session)
             self.rotate(self.get(session.sid), None, soft=True)
             # The text, where others would run what the server has already.
-            self._execute("EVAL", scripts.DELETE.text, 1, place.key, place.field, b"", DEADLINE)
+            text, key, field = scripts.DELETE.text, place.key, place.field
+            self._execute("EVAL", text, 1, key, field, b"", 0, DEADLINE)
             self.get_missing_session_identifiers([session.sid[:IDENTIFIER_LENGTH]])
             self.delete_from_identifiers([session.sid[:IDENTIFIER_LENGTH]])
             self.get(session.sid)
@@ -180,8 +182,8 @@ class RedisSessionStore(SessionStore):
         record = self._read(place)
         if record is None:
             return self.new()
-        if self._is_expired(record):
-            self._run(scripts.DELETE, place, record.raw, DEADLINE, among=scripts.COUNTS)
+        end = self._end_of(record)
+        if end <= self.now() and self._delete_after(end, place, record):
             return self.new()
         if record.superseded:
             self._shift_deletion(record.data, -self._skew())
@@ -263,8 +265,15 @@ class RedisSessionStore(SessionStore):
         try:
             # record.data may be the session's own, changed since: what was stored is in the bytes.
             data = self._opened(place, record.raw).data
-            noted = self._sealed(place, data, self._ttl(session))
-            return noted.ttl if self._exchange(place, record, noted.ttl, (place, noted)) else None
+            ttl = self._ttl(session)
+            for _attempt in range(2):
+                noted = self._sealed(place, data, ttl)
+                if not self._exchange(place, record, ttl, (place, noted)):
+                    return None
+                if not self._was_sealed_long_ago(noted):
+                    break
+                record = noted
+            return ttl
         except (CorruptRecordError, SessionStoreUnavailable) as error:
             _logger.debug("Activity not noted: %s", error)
             return None
@@ -402,18 +411,24 @@ class RedisSessionStore(SessionStore):
         if outcome == scripts.NEWER:
             raise self._unavailable(newer())
         if outcome == scripts.TAKEN:
-            raise self._strange(outcome)
+            raise self._wrong_answer(outcome)
         if outcome != scripts.SAVED:
             self._leave(session, f"was {outcome.decode()} meanwhile, not saved")
 
     def _write(self, session: Any, how: bytes) -> bytes:
         """Store a session under its sid; one of the outcomes of ``SAVE``."""
         place = self._place_of(session.sid)
-        record = self._sealed(place, content_of(session), self._ttl(session))
-        arguments = record.raw, record.ttl * 1000, how, DEADLINE
-        outcome: bytes = self._run(scripts.SAVE, place, *arguments, among=scripts.OUTCOMES)
-        if outcome == scripts.SAVED:
+        outcome = b""
+        for _attempt in range(2):
+            record = self._sealed(place, content_of(session), self._ttl(session))
+            arguments = record.raw, record.ttl * 1000, how, DEADLINE
+            outcome = self._run(scripts.SAVE, place, *arguments, among=scripts.OUTCOMES)
+            if outcome != scripts.SAVED:
+                break
             self._remember(session, record)
+            if not self._was_sealed_long_ago(record):
+                break
+            how = scripts.KEEP
         return outcome
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
@@ -441,7 +456,7 @@ class RedisSessionStore(SessionStore):
     def _create(self, session: Any) -> None:
         outcome = self._write(session, scripts.CREATE)
         if outcome != scripts.SAVED:  # nobody has that sid
-            raise self._strange(outcome)
+            raise self._wrong_answer(outcome)
 
     def _rotate_softly(self, session: Any, env: Any) -> None:
         old = self._place_of(session.sid)
@@ -476,6 +491,8 @@ class RedisSessionStore(SessionStore):
                 session._Session__data = successor._Session__data
                 session.is_dirty, session.should_rotate = True, False
                 self._remember(session, record)
+                if self._was_sealed_long_ago(record):
+                    self._write(session, scripts.KEEP)
                 return
         _logger.info("Session %s… is too busy, rotated later", session.sid[:8])
         self.save(session)
@@ -510,7 +527,7 @@ class RedisSessionStore(SessionStore):
         proof = token_hex(8)
         answer = self._run(scripts.FIND, place, proof)
         if not isinstance(answer, list) or len(answer) != 2 or answer[0] != proof.encode():
-            raise self._strange(answer)
+            raise self._wrong_answer(answer)
         found = answer[1]
         if found is None:
             return None
@@ -566,7 +583,18 @@ class RedisSessionStore(SessionStore):
         if record is not None and self._is_valid(place, record):
             self._run(scripts.END, place, DEADLINE, among=scripts.COUNTS)
         else:
-            self._run(scripts.DELETE, place, b"", DEADLINE, among=scripts.COUNTS)
+            self._run(scripts.DELETE, place, b"", 0, DEADLINE, among=scripts.COUNTS)
+
+    def _delete_after(self, end: float, place: SessionPlace, record: SessionRecord) -> bool:
+        """Delete a session whose time is over, unless Redis itself knows that it is not yet.
+
+        This process knows Redis' clock as it was a minute ago at most, perhaps that of a server
+        from which another has taken over since.
+        """
+        moment = math.ceil((end - self._server.moved()) * 1000)
+        among = {*scripts.COUNTS, scripts.EARLY}
+        outcome = self._run(scripts.DELETE, place, record.raw, moment, DEADLINE, among=among)
+        return bool(outcome != scripts.EARLY)
 
     def _is_valid(self, place: SessionPlace, record: SessionRecord) -> bool:
         """Whether it authenticates: live, or superseded a moment ago."""
@@ -591,6 +619,11 @@ class RedisSessionStore(SessionStore):
             raise self._unavailable(error) from error
         raw = seal(place, secret, data, seen=now, ttl=ttl)
         return SessionRecord(data, now, ttl, raw)
+
+    def _was_sealed_long_ago(self, record: SessionRecord) -> bool:
+        """Whether Redis' clock turned out to be another one when a record was stored: its times are
+        wrong then, and it might end at once."""
+        return self.now() - record.seen > CLOCK_WAS_SET
 
     def _shift_deletion(self, data: dict[str, Any], seconds: float) -> None:
         """Between Redis' clock, by which records are, and this node's, which Odoo looks at."""
@@ -625,19 +658,19 @@ class RedisSessionStore(SessionStore):
             return record.ttl  # type: ignore[no-any-return]
         return learnt.seconds if learnt else default
 
-    def _is_expired(self, record: SessionRecord) -> bool:
-        """Whether a record is idle too long.
+    def _end_of(self, record: SessionRecord) -> float:
+        """When a record is idle too long, in seconds since the epoch.
 
         Redis drops it by its own; but it may have been idle too long already when a lower timeout
-        of its database was learnt. What came of the timeout since is not known.
+        of its database was learnt. What came of the timeout since is not known. And an old record
+        may have been put back.
         """
-        now = self.now()
         if self._anonymous_ttl is None or record.data.get("uid"):
             learnt = self._lifetimes.get(record.data.get("db"))
             # The clock may have been set back since it was learnt.
-            if learnt and min(learnt.since, now) - record.seen >= learnt.seconds:
-                return True
-        return now - record.seen >= record.ttl
+            if learnt and min(learnt.since, self.now()) - record.seen >= learnt.seconds:
+                return record.seen + learnt.seconds
+        return record.seen + record.ttl
 
     # -- Redis -------------------------------------------------------------------------------------
 
@@ -659,7 +692,7 @@ class RedisSessionStore(SessionStore):
         except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         if among is not None:
-            self._among(among, answer)
+            self._require_answer(among, answer)
         return answer
 
     def _run_many(
@@ -677,14 +710,14 @@ class RedisSessionStore(SessionStore):
         except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         for answer in answers:
-            self._among(scripts.COUNTS, answer)
+            self._require_answer(scripts.COUNTS, answer)
         return answers
 
-    def _among(self, expected: set[Any], answer: Any) -> None:
+    def _require_answer(self, expected: set[Any], answer: Any) -> None:
         if not isinstance(answer, (bytes, int)) or answer not in expected:
-            raise self._strange(answer)
+            raise self._wrong_answer(answer)
 
-    def _strange(self, answer: Any) -> SessionStoreUnavailable:
+    def _wrong_answer(self, answer: Any) -> SessionStoreUnavailable:
         """Of something between that answers for Redis, and not as Redis does."""
         told = f"Redis at {self._server.shown_url} gave an answer of another kind: {answer!r:.40}"
         return self._unavailable(RedisRefusedError(told))

@@ -289,6 +289,49 @@ def test_a_servers_clock_may_be_set(own_redis, make_store, new_session):
     assert store.get(session.sid)["a"] == 1
 
 
+def connections_of(store):
+    return store._server._client._pool._connections
+
+
+@pytest.mark.parametrize("change", ["save", "create", "touch", "rotate softly"])
+def test_what_a_paused_machine_stores_lives_on(own_redis, make_store, new_session, change):
+    """It knows Redis' clock as it was; what it stores is not idle from the beginning."""
+    store, other = (make_store(own_redis, prefix="odoo", lifetime_of=lambda _s: 900) for _ in "12")
+    session = new_session(store, uid=None)
+    store.save(session)
+    session = store.get(session.sid)
+    other.get(session.sid)
+    other._server.check(durable=False)
+    store._server._client.clock._ahead -= 1200
+    for connection in connections_of(store):
+        sock, ahead, until_then = connection._learnt
+        connection._learnt = sock, ahead - 1200, until_then
+    if change == "create":
+        session = new_session(store)
+        store.save(session)
+    elif change == "save":
+        session["cart"] = 7
+        store.save(session)
+    elif change == "touch":
+        assert store.touch(session)
+    else:
+        store.rotate(session, None, True)
+    assert not other.get(session.sid).is_new
+    assert not store.get(session.sid).is_new
+
+
+def test_a_clock_that_is_not_redis_own_ends_nothing(own_redis, make_store, new_session):
+    """A primary that was ahead has been replaced; this process has not asked the new one yet."""
+    store, other = (make_store(own_redis, prefix="odoo", lifetime_of=lambda _s: 900) for _ in "12")
+    session = new_session(other)
+    other.save(session)
+    store._server.check(durable=False)
+    store._server._client.clock._ahead += 1200
+    store._server.disconnect()
+    assert not store.get(session.sid).is_new
+    assert not other.get(session.sid).is_new
+
+
 def test_a_refusal_is_logged_now_and_then(own_redis, make_store, new_session, caplog):
     """Not for each request."""
     caplog.set_level(logging.INFO, "odoo.addons.redis_session_ormcache")

@@ -15,6 +15,7 @@ from odoo.addons.redis_session_ormcache.exceptions import (
     SecretUnavailableError,
 )
 from odoo.addons.redis_session_ormcache.keys import session_place
+from odoo.addons.redis_session_ormcache.sessions import secrets as module_of_secrets
 from odoo.addons.redis_session_ormcache.sessions.secrets import ServerSecrets
 
 SIDS = st.text(string.ascii_letters + string.digits + "-_", min_size=84, max_size=84)
@@ -103,6 +104,17 @@ def test_a_name_that_no_database_has_is_not_asked_for(name):
         unseal(PLACE, raw, secrets.to_open)
 
 
+@pytest.mark.parametrize("payload", [b"", b"[]", b"5", b'"db"', b"{", b"\xff"])
+def test_a_payload_that_is_no_session_is_refused(payload, monkeypatch):
+    """The administrator of a database knows its secret, and may seal anything."""
+    with monkeypatch.context() as forger:
+        forger.setattr(codec, "_encode", lambda value: payload.decode("latin-1"))
+        forger.setattr(codec, "_encoded_name", lambda db: "null")
+        raw = seal(PLACE, "secret", {}, seen=1.5, ttl=60)
+    with pytest.raises(CorruptRecordError):
+        unseal(PLACE, raw, lambda _db: "secret")
+
+
 def test_a_later_version_is_told_from_damage(monkeypatch):
     """A node that cannot read a record knows whether another one can."""
     with monkeypatch.context() as release:
@@ -135,7 +147,8 @@ def postgres():
 
 
 @pytest.fixture
-def secrets(postgres):
+def secrets(postgres, monkeypatch):
+    monkeypatch.setattr(module_of_secrets, "REMEMBERED", 0.0)
     return ServerSecrets("of the node", read=postgres.read, at_hand=postgres.at_hand.get)
 
 
@@ -174,6 +187,21 @@ def test_a_database_that_does_not_answer_is_not_one_without_a_secret(secrets):
     for ask in (secrets.to_open, secrets.to_seal, secrets.read_again):
         with pytest.raises(SecretUnavailableError):
             ask("away")
+
+
+def test_an_answer_is_taken_for_the_next_ones(postgres, secrets, monkeypatch):
+    """A page asks for many files at once; whoever writes to Redis may name any database."""
+    monkeypatch.setattr(module_of_secrets, "REMEMBERED", 60.0)
+    for _request in range(10):
+        assert secrets.to_open("gone") == "of the node"
+        with pytest.raises(SecretUnavailableError):
+            secrets.to_open("away")
+        assert secrets.to_open("prod") == "one"
+        assert not secrets.may_be_another("prod")
+    assert postgres.asked == 3
+    for number in range(1000):
+        secrets.to_open(f"made up {number}")
+    assert len(secrets._answers) <= module_of_secrets.MOST_REMEMBERED
 
 
 def test_secrets_are_not_shown(secrets):
