@@ -109,8 +109,8 @@ return 1
 # The end of all the sids of a session
 END = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
 
-# ARGV: field, "" or the value expected there, and the moment (ms by this server's clock) before which
-# nothing is deleted. A superseded sid goes alone, a live one with all its family.
+# ARGV: field, "" or the value expected there, and the moment (ms by this server's clock) before
+# which nothing is deleted. A superseded sid goes alone, a live one with all its family.
 DELETE = Script(
     _IN_TIME
     + _CURRENT

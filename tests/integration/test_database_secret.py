@@ -84,7 +84,7 @@ def test_a_table_that_is_locked_is_not_waited_for(postgres, lone_database):
     with connect(postgres, lone_database) as locking, locking.cursor() as cursor:
         cursor.execute("LOCK TABLE ir_config_parameter")
         began = time.monotonic()
-        with pytest.raises(SecretUnavailableError, match="within|statement timeout"):
+        with pytest.raises(SecretUnavailableError, match=r"within|statement timeout"):
             database_secret.read(lone_database)
         assert time.monotonic() - began < database_secret.WAIT + 1
 

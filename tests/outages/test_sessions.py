@@ -445,8 +445,8 @@ def comes_back(browser, node):
 
 
 def test_a_login_that_cannot_be_saved_did_not_happen(own_redis, make_node, database, postgres):
-    """When the session cannot be saved the transaction is rolled back, without a cookie. Whoever logs
-    out is out."""
+    """When the session cannot be saved the transaction is rolled back, without a cookie. A logout
+    is done all the same."""
     node = make_node(own_redis)
     logged_in, leaving = Browser(database), Browser(database)
     uid = logged_in.login(node)
