@@ -7,6 +7,10 @@ memory  what such a worker weighs when it is warm: its own pages alone (USS), an
         of the others (PSS); `storm` adds workers that share what was loaded before the fork
 hit     one value found in the process's own cache, in one process, in turn
 storm   all caches cleared under four prefork workers: what they compute again together
+slow-paths
+        what may cost much more than in stock Odoo, and what may be wrong: a transaction that is
+        older than a signal, an import whose rows fail, a value that somebody else has claimed,
+        caches cleared while Redis is far away, commits and signals in unusual orders
 
 Arms are measured in turn in the same run; what is shown are medians over the runs, of ratios too.
 Two processes that run the same differ by some percent: for the ratio of warm ones, give more runs.
@@ -26,7 +30,7 @@ from pathlib import Path
 from ..command import finish
 from .benchmark import run
 
-PARTS, ARMS = ["fresh", "away", "hit", "storm", "memory"], ["stock", "addon"]
+PARTS, ARMS = ["fresh", "away", "hit", "storm", "slow-paths", "memory"], ["stock", "addon"]
 
 
 def some_of(names: list[str]) -> Callable[[str], list[str]]:

@@ -27,12 +27,13 @@ PROBE = "ormcache_probe"
 class Arm:
     """One side of the comparison, with a database and session files of its own.
 
+    :param redis: the URL of a server
     :param addon: whether the addon is loaded
     """
 
     name: str
     folder: Path
-    redis: Redis
+    redis: str
     addon: bool
     database: str
 
@@ -44,7 +45,7 @@ class Arm:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"ODOO_REDIS_URL": self.redis.url, "ODOO_REDIS_SESSION": "false"}
+        return {"ODOO_REDIS_URL": self.redis, "ODOO_REDIS_SESSION": "false"}
 
     @property
     def config(self) -> dict[str, object]:
@@ -95,9 +96,9 @@ class Node(Odoo):
             status: dict[str, Any] = answer.json()
             return status
 
-    def clear(self) -> None:
-        """Empty all caches in the first worker, which tells the others."""
-        self.probe("clear", self.arm.database)
+    def clear(self, *keys: str) -> None:
+        """Empty the caches of these keys, or all, in the first worker, which tells the others."""
+        self.probe("clear", self.arm.database, *keys)
 
 
 def addons_path() -> str:
@@ -116,7 +117,7 @@ def arms(
     template = _template(postgres, folder, redis)
     made = [
         Arm(
-            name, folder / name, redis,
+            name, folder / name, redis.url,
             addon=name == "addon" and not control, database=f"ormcache_bench_{name}",
         )
         for name in names
@@ -138,7 +139,7 @@ def _template(postgres: PostgreSQL, folder: Path, redis: Redis) -> str:
     def build(database: str) -> None:
         init_database(postgres, database, MODULES)
         print("make the journey once, with its assets ...", file=sys.stderr, flush=True)
-        arm = Arm("stock", folder / "template", redis, addon=False, database=database)
+        arm = Arm("stock", folder / "template", redis.url, addon=False, database=database)
         with Node(arm, postgres) as node:
             client = Client(node.url, database)
             client.login()

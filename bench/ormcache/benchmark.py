@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg2
@@ -18,7 +19,8 @@ from stack.servers import PostgreSQL, Redis, odoo_environment, write_conf
 from ..measure import load
 from .arms import Arm, arms
 from .fresh import Fresh
-from .report import Line, Samples, report
+from .report import Answers, Line, Samples, report
+from .slow_paths import SlowPaths
 from .storm import Storm
 
 MEMORY = "memory of a warm worker"
@@ -44,7 +46,7 @@ def run(
     with postgres, Redis(folder / "redis") as server:
         with arms(names, folder, server, postgres, control) as sides:
             print(_versions(server, postgres), load(), sep="\n", flush=True)
-            sections: dict[str, list[Line]] = {}
+            sections: dict[str, Sequence[Line | Answers]] = {}
             notes = ["CONTROL: the addon is loaded in no arm."] if control else []
             if {"fresh", "away", "memory"} & {*parts}:
                 if not {"fresh", "away"} & {*parts}:
@@ -68,7 +70,12 @@ def run(
                 storm = Storm(sides, postgres)
                 storm.run(runs)
                 sections["caches cleared under load"] = storm.lines()
-                sections.setdefault(MEMORY, []).extend(storm.memory_lines())
+                sections[MEMORY] = [*sections.get(MEMORY, ()), *storm.memory_lines()]
+            if "slow-paths" in parts:
+                slow = SlowPaths(sides, postgres, server)
+                slow.run(runs)
+                sections.update(slow.sections())
+                notes += slow.notes()
     print(report(sections), *notes, load(), sep="\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..measure import table
@@ -87,12 +88,39 @@ class Line:
         return [target, "met" if met else "MISSED"]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """A line that says which arm's answers are right.
+
+    :param values: the share of the runs in which they are
+    :param target: whether the addon's are to be right wherever stock's are
+    """
+
+    title: str
+    values: Pair
+    target: bool = True
+
+    def cells(self) -> list[str]:
+        stock, addon = self.values
+        verdict = ["", ""]
+        if self.target:
+            met = addon is None or addon >= (1.0 if stock is None else stock)
+            verdict = ["as stock", "not measured" if addon is None else "met" if met else "MISSED"]
+        return [self.title, *map(self._word, self.values), "", *verdict]
+
+    @staticmethod
+    def _word(share: float | None) -> str:
+        if share is None:
+            return ""
+        return "right" if share == 1 else "wrong" if share == 0 else f"right {share:.0%}"
+
+
 def divided(above: float | None, below: float | None) -> float | None:
     """A ratio; None where there is none."""
     return above / below if above is not None and below else None
 
 
-def report(sections: dict[str, list[Line]]) -> str:
+def report(sections: Mapping[str, Sequence[Line | Answers]]) -> str:
     """All sections as one table."""
     rows: list[list[str]] = []
     for title, lines in sections.items():

@@ -20,6 +20,8 @@ from odoo.modules.registry import Registry
 from odoo.tools import config
 from odoo.tools.cache import _COUNTERS
 
+from . import slow_paths
+
 PORTS = "ORMCACHE_PROBE_PORTS"  # "8001,8002": prefork workers listen on a port of their own each
 
 _loaded = {}
@@ -31,6 +33,7 @@ def post_load():
     warnings.filterwarnings("ignore", category=DeprecationWarning, message="'werkzeug")
     _time_the_registry()
     _answer_first()
+    slow_paths.add_method()
     if os.environ.get(PORTS):
         _give_each_worker_a_port()
 
@@ -63,10 +66,16 @@ def shared_counters():
     return {"computed": computed, "saved": sum(counter.saved for counter in counters)}
 
 
-def clear(database):
-    """Empty all caches of a database as a request would, which tells the other processes."""
+def clear(database, *keys):
+    """Empty caches of a database as a request would, which tells the other processes.
+
+    :param keys: of which caches; none: of all
+    """
     registry = Registry(database)
-    registry.clear_all_caches()
+    if keys:
+        registry.clear_cache(*keys)
+    else:
+        registry.clear_all_caches()
     registry.signal_changes()
 
 

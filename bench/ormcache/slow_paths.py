@@ -1,0 +1,295 @@
+"""Where the shared cache may cost much more than it saves, or be wrong, beside a stock Odoo.
+
+The work is in `addons/ormcache_probe/slow_paths.py`: processes of both arms run the same code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from stack.servers import PostgreSQL, Proxy, Redis, Worker, until
+
+from .arms import Arm, Node
+from .journey import Client
+from .report import Answers, Line, Samples, divided
+
+MS, MICROSECOND = 1e-3, 1e-6
+TARGET = 1.2
+USER = 2
+PROCESSES = 4  # of each arm
+KEYS: dict[str, Sequence[str]] = {"default": ["default"], "stable": ["stable"], "all": []}
+FAR = {2: 1.05, 10: TARGET}  # milliseconds that Redis takes to answer: the target of a journey
+TITLES = {"assets": "one costly value", "menus": "several cheap ones"}
+
+
+class SlowPaths:
+    """Measures them in processes that run all the time; each arm is the first in every other run.
+
+    :param server: the Redis of the addon's arm
+    """
+
+    def __init__(self, arms: list[Arm], postgres: PostgreSQL, server: Redis) -> None:
+        self.arms, self.postgres, self.server = arms, postgres, server
+        self.samples = Samples()
+        self._round_trips: dict[int, float] = {}
+
+    def run(self, runs: int) -> None:
+        """Measure; the samples are kept."""
+        with ExitStack() as stack:
+            processes = self._start(stack)
+            for number in range(1, runs + 1):
+                _say(f"slow paths: run {number} of {runs}")
+                for arm in self._in_order(number):
+                    self._measure(arm, number, processes[arm.name])
+        with ExitStack() as stack:
+            proxy = stack.enter_context(Proxy(self.server.port))
+            nodes = {arm.name: self._node(stack, arm, proxy) for arm in self.arms}
+            for number in range(1, runs + 1):
+                _say(f"journeys after caches were cleared: run {number} of {runs}")
+                for key in KEYS:
+                    for arm in self._in_order(number):
+                        self._journeys(*nodes[arm.name], key, proxy)
+
+    def _in_order(self, number: int) -> list[Arm]:
+        return self.arms if number % 2 else self.arms[::-1]
+
+    # --- processes that run what they are told
+
+    def _start(self, stack: ExitStack) -> dict[str, list[Worker]]:
+        def start(arm: Arm, number: int) -> Worker:
+            return Worker(
+                arm.folder / f"process{number}", self.postgres, database=arm.database,
+                load=arm.load, config=arm.config, env=arm.env,
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(2) as pool:
+            started = {
+                arm.name: [pool.submit(start, arm, number) for number in range(PROCESSES)]
+                for arm in self.arms
+            }
+            workers = {
+                name: [stack.enter_context(future.result()) for future in futures]
+                for name, futures in started.items()
+            }
+        for name in workers:
+            for worker in workers[name]:
+                _do(worker, "is_member(env)")
+        return workers
+
+    def _measure(self, arm: Arm, number: int, workers: list[Worker]) -> None:
+        """One run in one arm."""
+        note = Noted(self.samples, arm.name)
+        one, other, *_rest = workers
+        for what in ("template", "rule"):
+            first, others = _do(one, f"in_an_old_transaction(env, {what!r})")
+            note.cost(f"{what}_first", first)
+            note.cost(f"{what}_others", others)
+        _do(other, "clear_all(env)")
+        first, second = _do(one, "import_rows(env)")
+        note.cost("import_first", first)
+        note.cost("import_second", second)
+        for what in TITLES:
+            _do(other, "clear_all(env)")
+            with _Paused(one, f"look_up_and_go_on(env, {what!r}, PATH)", arm.folder):
+                cost = _do(other, f"look_up(env, {what!r})")
+            note.cost(f"claimed_{what}", cost)
+        self._goes_on(note, arm, workers)
+        self._signals_too_early(note, arm, f"text {number}", workers)
+
+    @staticmethod
+    def _goes_on(note: Noted, arm: Arm, workers: list[Worker]) -> None:
+        """Group membership changes while a job goes on after a commit."""
+        job, other, *_rest = workers
+        _do(other, "set_member(env, False)")
+        _do(other, "clear_all(env)")
+        assert _do(other, "is_member(env)") is False
+        with _Paused(job, "work_and_commit(env, PATH)", arm.folder) as end:
+            _do(other, "set_member(env, True)")
+        note.answers(goes_on=end() is True)
+
+    @staticmethod
+    def _signals_too_early(note: Noted, arm: Arm, text: str, workers: list[Worker]) -> None:
+        """Others look, or only check the signals, between the signal and the commit."""
+        changing, looking, seeing, later = workers
+        _do(changing, "clear_all(env)")
+        for worker in workers:
+            _do(worker, "told(env)")
+        with _Paused(changing, f"signal_too_early(env, {text!r}, PATH)", arm.folder):
+            _do(looking, "told(env)")
+            seeing.run("")
+        for name, worker in (("looked", looking), ("saw", seeing), ("later", later)):
+            found = _do(worker, "told(env)")
+            note.answers(**{f"early_{name}_{kind}": found[kind] == text for kind in found})
+
+    # --- a server, and a Redis that is far away
+
+    def _node(self, stack: ExitStack, arm: Arm, proxy: Proxy) -> tuple[Node, Client]:
+        """A server that goes by way of the proxy, and is warm."""
+        arm = dataclasses.replace(arm, redis=proxy.url)
+        node = stack.enter_context(Node(arm, self.postgres))
+        client = Client(node.url, arm.database)
+        client.login()
+        for _ in range(2):
+            client.passage()
+        return node, client
+
+    def _journeys(self, node: Node, client: Client, key: str, proxy: Proxy) -> None:
+        """A journey after caches were cleared; with the addon one for each distance of Redis."""
+        for far in FAR if node.arm.addon else [0]:
+            proxy.delay = 0.0
+            client.passage()  # all that was cleared before is there again
+            proxy.delay = far * MS
+            if far not in self._round_trips:
+                self._round_trips[far] = _round_trip(proxy)
+            node.clear(*KEYS[key])
+            before = node.probe()["queries"]
+            seconds = sum(answer.seconds for answer in client.passage())
+            cost = seconds, node.probe()["queries"] - before
+            for distance in [far] if far else FAR:
+                Noted(self.samples, node.arm.name).cost(f"journey_{key}_{distance}", cost)
+
+    # --- what it comes to
+
+    def sections(self) -> dict[str, list[Line | Answers]]:
+        """The table, in three parts."""
+        early = "signal before the commit"
+        return {
+            "a slow path": [
+                *self._lines("template_first", "older than a signal: a template, first iteration"),
+                *self._lines(
+                    "template_others", "older than a signal: a template, each further one"
+                ),
+                *self._lines("rule_first", "older than a signal: rules, first iteration"),
+                *self._lines(
+                    "rule_others", "older than a signal: rules, each further one", MICROSECOND
+                ),
+                *self._lines("import_first", "import, a row that fails, caches cleared"),
+                *self._lines("import_second", "import, a row that fails, again"),
+                *(
+                    line
+                    for what, title in TITLES.items()
+                    for line in self._lines(f"claimed_{what}", f"claimed elsewhere: {title}")
+                ),
+            ],
+            "a journey after caches were cleared": [
+                line
+                for far, target in FAR.items()
+                for key in KEYS
+                for line in self._lines(
+                    f"journey_{key}_{far}", f"{key}, Redis {far} ms away", target=target
+                )
+            ],
+            "is it right?": [
+                self._answers("goes_on", "job that goes on after a commit"),
+                self._answers("early_looked_watched", f"{early}: looked in between"),
+                self._answers("early_saw_watched", f"{early}: was told in between"),
+                self._answers("early_later_watched", f"{early}: was told later"),
+                self._answers("early_looked_other", f"{early}, other table: looked in between"),
+                self._answers("early_saw_other", f"{early}, other table: was told in between"),
+                self._answers("early_later_other", f"{early}, other table: was told later"),
+            ],
+        }
+
+    def notes(self) -> list[str]:
+        """What the table leaves out."""
+        found = ", ".join(
+            f"{seconds / MS:.1f} ms ({far} ms wanted)"
+            for far, seconds in sorted(self._round_trips.items())
+            if far
+        )
+        return [f"A PING to the Redis that is far away took {found}."] if found else []
+
+    def _answers(self, name: str, title: str) -> Answers:
+        return Answers(title, self.samples.pair(name))
+
+    def _lines(
+        self, name: str, title: str, unit: float = MS, target: float = TARGET
+    ) -> list[Line | Answers]:
+        """Time and queries of one case."""
+        seconds, queries = (
+            self.samples.pair(f"{name}_seconds"),
+            self.samples.pair(f"{name}_queries"),
+        )
+        stock, addon = queries
+        # Where stock asks nothing, neither should the addon.
+        compared, most = (divided(addon, stock), target) if stock else (addon, 0.0)
+        return [
+            Line(
+                f"{title}, {'ms' if unit == MS else 'µs'}", seconds, unit, 1,
+                compared=self.samples.ratio(f"{name}_seconds"), target=target,
+            ),
+            Line("... queries", queries, digits=1, compared=compared, target=most),
+        ]  # fmt: skip
+
+
+class Noted:
+    """Notes what was measured in one arm."""
+
+    def __init__(self, samples: Samples, arm: str) -> None:
+        self._samples, self._arm = samples, arm
+
+    def cost(self, name: str, cost: Sequence[float]) -> None:
+        """Seconds and queries."""
+        seconds, queries = cost
+        self._samples.add(self._arm, **{f"{name}_seconds": seconds, f"{name}_queries": queries})
+
+    def answers(self, **right: bool) -> None:
+        """Whether answers are right."""
+        self._samples.add(self._arm, **{name: float(value) for name, value in right.items()})
+
+
+class _Paused:
+    """A worker runs something up to its pause, while the caller does other things::
+
+    with _Paused(worker, "work(env, PATH)", folder) as end:
+        ...
+    end()  # what it gave
+    """
+
+    def __init__(self, worker: Worker, call: str, folder: Path) -> None:
+        self._worker, self._path = worker, folder / "paused"
+        self._call = call.replace("PATH", repr(str(self._path)))
+        self._answer: Any = None
+
+    def __enter__(self) -> Callable[[], Any]:
+        self._worker.begin(_code(self._call), uid=USER)
+        until(self._path.exists, f"the pause in {self._call}")
+        return lambda: self._answer
+
+    def __exit__(self, *_exception: object) -> None:
+        self._path.unlink(missing_ok=True)
+        self._answer = self._worker.end()
+
+
+def _do(worker: Worker, call: str) -> Any:
+    """What a function of `addons/ormcache_probe/slow_paths.py` gives."""
+    return worker.run(_code(call), uid=USER)
+
+
+def _code(call: str) -> str:
+    return f"from odoo.addons.ormcache_probe import slow_paths\nresult = slow_paths.{call}"
+
+
+def _round_trip(proxy: Proxy) -> float:
+    """Seconds that a PING takes, the median."""
+    with redis.Redis.from_url(proxy.url) as client:
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            client.ping()
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
