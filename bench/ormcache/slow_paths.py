@@ -29,6 +29,12 @@ USER = 2
 PROCESSES = 4  # of each arm
 KEYS: dict[str, Sequence[str]] = {"default": ["default"], "stable": ["stable"], "all": []}
 FAR = {2: 1.05, 10: TARGET}  # milliseconds that Redis takes to answer: the target of a journey
+READERS = {
+    "looking": "a process that looks before it",
+    "seeing": "one that checks signals before it, looks later",
+    "later": "one that checks signals after it",
+}
+KINDS = {"watched": "signal before commit", "other": "the same, unwatched table"}
 TITLES = {"assets": "one costly value", "menus": "several cheap ones"}
 
 
@@ -81,9 +87,9 @@ class SlowPaths:
                 name: [stack.enter_context(future.result()) for future in futures]
                 for name, futures in started.items()
             }
-        for name in workers:
-            for worker in workers[name]:
-                _do(worker, "is_member(env)")
+        for each in workers.values():
+            for worker in each:
+                _do(worker, "is_member(env)")  # loads the registry
         return workers
 
     def _measure(self, arm: Arm, number: int, workers: list[Worker]) -> None:
@@ -98,13 +104,16 @@ class SlowPaths:
         first, second = _do(one, "import_rows(env)")
         note.cost("import_first", first)
         note.cost("import_second", second)
+        _first, second = _do(one, "import_rows(env, 'default')")
+        note.cost("import_old", second)
         for what in TITLES:
             _do(other, "clear_all(env)")
             with _Paused(one, f"look_up_and_go_on(env, {what!r}, PATH)", arm.folder):
                 cost = _do(other, f"look_up(env, {what!r})")
             note.cost(f"claimed_{what}", cost)
         self._goes_on(note, arm, workers)
-        self._signals_too_early(note, arm, f"text {number}", workers)
+        for what in KINDS:
+            self._signals_too_early(note, arm, what, f"text {number}", workers)
 
     @staticmethod
     def _goes_on(note: Noted, arm: Arm, workers: list[Worker]) -> None:
@@ -118,18 +127,20 @@ class SlowPaths:
         note.answers(goes_on=end() is True)
 
     @staticmethod
-    def _signals_too_early(note: Noted, arm: Arm, text: str, workers: list[Worker]) -> None:
+    def _signals_too_early(
+        note: Noted, arm: Arm, what: str, text: str, workers: list[Worker]
+    ) -> None:
         """Others look, or only check the signals, between the signal and the commit."""
         changing, looking, seeing, later = workers
         _do(changing, "clear_all(env)")
         for worker in workers:
-            _do(worker, "told(env)")
-        with _Paused(changing, f"signal_too_early(env, {text!r}, PATH)", arm.folder):
-            _do(looking, "told(env)")
+            _do(worker, f"told(env, {what!r})")
+        with _Paused(changing, f"signal_too_early(env, {what!r}, {text!r}, PATH)", arm.folder):
+            _do(looking, f"told(env, {what!r})")
             seeing.run("")
-        for name, worker in (("looked", looking), ("saw", seeing), ("later", later)):
-            found = _do(worker, "told(env)")
-            note.answers(**{f"early_{name}_{kind}": found[kind] == text for kind in found})
+        for name, worker in zip(READERS, (looking, seeing, later), strict=True):
+            found = _do(worker, f"told(env, {what!r})")
+            note.answers(**{f"early_{what}_{name}": found == text})
 
     # --- a server, and a Redis that is far away
 
@@ -162,7 +173,6 @@ class SlowPaths:
 
     def sections(self) -> dict[str, list[Line | Answers]]:
         """The table, in three parts."""
-        early = "signal before the commit"
         return {
             "a slow path": [
                 *self._lines("template_first", "older than a signal: a template, first iteration"),
@@ -175,6 +185,7 @@ class SlowPaths:
                 ),
                 *self._lines("import_first", "import, a row that fails, caches cleared"),
                 *self._lines("import_second", "import, a row that fails, again"),
+                *self._lines("import_old", "older than a signal: import, a row that fails"),
                 *(
                     line
                     for what, title in TITLES.items()
@@ -191,12 +202,11 @@ class SlowPaths:
             ],
             "is it right?": [
                 self._answers("goes_on", "job that goes on after a commit"),
-                self._answers("early_looked_watched", f"{early}: looked in between"),
-                self._answers("early_saw_watched", f"{early}: was told in between"),
-                self._answers("early_later_watched", f"{early}: was told later"),
-                self._answers("early_looked_other", f"{early}, other table: looked in between"),
-                self._answers("early_saw_other", f"{early}, other table: was told in between"),
-                self._answers("early_later_other", f"{early}, other table: was told later"),
+                *(
+                    self._answers(f"early_{what}_{name}", f"{kind}: {reader}")
+                    for what, kind in KINDS.items()
+                    for name, reader in READERS.items()
+                ),
             ],
         }
 

@@ -19,15 +19,16 @@ GROUP = "project.group_project_manager"
 LANGUAGE, PARTNER, USER = "en_US", 1, 2
 
 
+@tools.ormcache()
+def _slow_paths_note(self):
+    """A cached method as another addon may have it: it reads a table of another model."""
+    # Slow, so that asking Redis is worth it.
+    self.env.cr.execute("SELECT ref, pg_sleep(0.005) FROM res_partner WHERE id = %s", [PARTNER])
+    return self.env.cr.fetchone()[0]
+
+
 def add_method():
-    """Add a cached method as another addon may have it: it reads a table of another model."""
-
-    @tools.ormcache()
-    def _slow_paths_note(self):
-        # Slow, so that asking Redis is worth it.
-        self.env.cr.execute("SELECT ref, pg_sleep(0.005) FROM res_partner WHERE id = %s", [PARTNER])
-        return self.env.cr.fetchone()[0]
-
+    """Give a model that method; before registries are loaded."""
     ResLang._slow_paths_note = _slow_paths_note
 
 
@@ -66,29 +67,37 @@ def in_an_old_transaction(env, what):
     make, key = ITERATED[what]
     call = make(env)
     call()
-    thread = threading.Thread(target=_see_signal, args=(env.registry, key))
-    thread.start()
-    thread.join()
+    _while_signalled(env, key)
     first, *others = [_timed(env, call) for _ in range(1 + ITERATIONS)]
     return first, [statistics.median(column) for column in zip(*others, strict=True)]
 
 
-def _see_signal(registry, key):
-    """Insert what another process inserts, and check the signals as the next request does."""
-    with registry.cursor() as cr:
+def _while_signalled(env, key):
+    """Stay in the transaction while another process signals and another thread checks that."""
+    env.cr.execute("SELECT 1")  # it has its snapshot
+    thread = threading.Thread(target=_signal_and_check, args=(env.registry, key))
+    thread.start()
+    thread.join()
+
+
+def _signal_and_check(registry, key):
+    with registry.cursor() as cr:  # what another process inserts
         cr.execute(f"INSERT INTO orm_signaling_{key} DEFAULT VALUES")
-    with registry.cursor() as cr:
+    with registry.cursor() as cr:  # what the next request does
         registry.check_signaling(cr)
 
 
 # --- an import
 
 
-def import_rows(env):
-    """Import rows of which each fails in a savepoint, twice; caches were cleared just before.
+def import_rows(env, key=None):
+    """Import rows of which each fails in a savepoint, twice in one transaction.
 
+    :param key: of caches that another process clears meanwhile, which another thread has seen
     :return: of a row the first time, and of one the second time
     """
+    if key:
+        _while_signalled(env, key)
     return [
         [number / FAILING_ROWS for number in _timed(env, lambda: _import(env))] for _ in range(2)
     ]
@@ -144,22 +153,27 @@ def work_and_commit(env, path):
     return is_member(env)
 
 
-def signal_too_early(env, text, path):
+TOLD = {
+    "watched": lambda env: env["res.lang"]._get_active_by("code")[LANGUAGE]["name"],
+    "other": lambda env: env["res.lang"]._slow_paths_note(),
+}
+
+
+def told(env, what):
+    """What a cached method tells of a table that the addon watches, or of another one."""
+    return TOLD[what](env)
+
+
+def signal_too_early(env, what, text, path):
     """Change what `told` tells, and signal it some time before the commit."""
-    env["res.partner"].browse(PARTNER).ref = text
-    env["res.lang"]._lang_get(LANGUAGE).name = text
+    if what == "watched":
+        env["res.lang"]._lang_get(LANGUAGE).name = text
+    else:
+        env["res.partner"].browse(PARTNER).ref = text
+        env.registry.clear_cache()
     env.flush_all()
     env.registry.signal_changes()
     _pause(path)
-
-
-def told(env):
-    """What cached methods say: one reads a table that the addon watches, the other one does not."""
-    lang = env["res.lang"]
-    return {
-        "watched": lang._get_active_by("code")[LANGUAGE]["name"],
-        "other": lang._slow_paths_note(),
-    }
 
 
 def clear_all(env):
