@@ -6,6 +6,7 @@ The work is in `addons/ormcache_probe/slow_paths.py`: processes of both arms run
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 import sys
 import time
@@ -35,7 +36,6 @@ READERS = {
     "later": "told after it",
 }
 KINDS = {"watched": "early signal", "other": "early signal, unwatched table"}
-CLAIMED = ["assets", "menus"]
 
 
 class SlowPaths:
@@ -55,8 +55,12 @@ class SlowPaths:
             processes = self._start(stack)
             for number in range(1, runs + 1):
                 _say(f"slow paths: run {number} of {runs}")
-                for arm in self._in_order(number):
-                    self._measure(arm, number, processes[arm.name])
+                # One after the other, in both orders: what else the machine does falls on all.
+                for (case, what), turn in itertools.product(COSTS, (1, 2)):
+                    for arm in self._in_order(turn):
+                        case(Noted(self.samples, arm), what, processes[arm.name])
+                for (case, what), arm in itertools.product(ANSWERS, self._in_order(number)):
+                    case(Noted(self.samples, arm), what, processes[arm.name])
         with ExitStack() as stack:
             proxy = stack.enter_context(Proxy(self.server.port))
             nodes = {arm.name: self._node(stack, arm, proxy) for arm in self.arms}
@@ -92,56 +96,6 @@ class SlowPaths:
                 _do(worker, "is_member(env)")  # loads the registry
         return workers
 
-    def _measure(self, arm: Arm, number: int, workers: list[Worker]) -> None:
-        """One run in one arm."""
-        note = Noted(self.samples, arm.name)
-        one, other, *_rest = workers
-        for what in ("template", "rule"):
-            first, others = _do(one, f"in_an_old_transaction(env, {what!r})")
-            note.cost(f"{what}_first", first)
-            note.cost(f"{what}_others", others)
-        _do(other, "clear_all(env)")
-        first, second = _do(one, "import_rows(env)")
-        note.cost("import_first", first)
-        note.cost("import_second", second)
-        _first, second = _do(one, "import_rows(env, 'default')")
-        note.cost("import_old", second)
-        for what in CLAIMED:
-            _do(other, "clear_all(env)")
-            with _Paused(one, f"look_up_and_go_on(env, {what!r}, PATH)", arm.folder):
-                cost = _do(other, f"look_up(env, {what!r})")
-            note.cost(f"claimed_{what}", cost)
-        self._goes_on(note, arm, workers)
-        for what in KINDS:
-            self._signals_too_early(note, arm, what, f"text {number}", workers)
-
-    @staticmethod
-    def _goes_on(note: Noted, arm: Arm, workers: list[Worker]) -> None:
-        """Group membership changes while a job goes on after a commit."""
-        job, other, *_rest = workers
-        _do(other, "set_member(env, False)")
-        _do(other, "clear_all(env)")
-        assert _do(other, "is_member(env)") is False
-        with _Paused(job, "work_and_commit(env, PATH)", arm.folder) as end:
-            _do(other, "set_member(env, True)")
-        note.answers(goes_on=end() is True)
-
-    @staticmethod
-    def _signals_too_early(
-        note: Noted, arm: Arm, what: str, text: str, workers: list[Worker]
-    ) -> None:
-        """Others look, or only check the signals, between the signal and the commit."""
-        changing, looking, seeing, later = workers
-        _do(changing, "clear_all(env)")
-        for worker in workers:
-            _do(worker, f"told(env, {what!r})")
-        with _Paused(changing, f"signal_too_early(env, {what!r}, {text!r}, PATH)", arm.folder):
-            _do(looking, f"told(env, {what!r})")
-            seeing.run("")
-        for name, worker in zip(READERS, (looking, seeing, later), strict=True):
-            found = _do(worker, f"told(env, {what!r})")
-            note.answers(**{f"early_{what}_{name}": found == text})
-
     # --- a server, and a Redis that is far away
 
     def _node(self, stack: ExitStack, arm: Arm, proxy: Proxy) -> tuple[Node, Client]:
@@ -167,7 +121,7 @@ class SlowPaths:
             seconds = sum(answer.seconds for answer in client.passage())
             cost = seconds, node.probe()["queries"] - before
             for distance in [far] if far else FAR:
-                Noted(self.samples, node.arm.name).cost(f"journey_{key}_{distance}", cost)
+                Noted(self.samples, node.arm).cost(f"journey_{key}_{distance}", cost)
 
     # --- what it comes to
 
@@ -249,19 +203,92 @@ class SlowPaths:
 
 
 class Noted:
-    """Notes what was measured in one arm."""
+    """Notes what was measured in one arm.
 
-    def __init__(self, samples: Samples, arm: str) -> None:
-        self._samples, self._arm = samples, arm
+    :ivar folder: of the arm
+    """
+
+    def __init__(self, samples: Samples, arm: Arm) -> None:
+        self._samples, self._arm, self.folder = samples, arm.name, arm.folder
 
     def cost(self, name: str, cost: Sequence[float]) -> None:
         """Seconds and queries."""
         seconds, queries = cost
         self._samples.add(self._arm, **{f"{name}_seconds": seconds, f"{name}_queries": queries})
 
-    def answers(self, **right: bool) -> None:
-        """Whether answers are right."""
-        self._samples.add(self._arm, **{name: float(value) for name, value in right.items()})
+    def answer(self, name: str, *, right: bool) -> None:
+        """Whether an answer is right."""
+        self._samples.add(self._arm, **{name: float(right)})
+
+
+_numbers = itertools.count()
+
+# --- what is measured: each in one arm, whose processes have loaded their registry
+
+
+def _iterate(note: Noted, what: str, workers: list[Worker]) -> None:
+    """A value is looked up again and again in a transaction that is older than a signal."""
+    first, others = _do(workers[0], f"in_an_old_transaction(env, {what!r})")
+    note.cost(f"{what}_first", first)
+    note.cost(f"{what}_others", others)
+
+
+def _import(note: Noted, what: str, workers: list[Worker]) -> None:
+    """Rows of an import fail, after caches were cleared; or in a transaction older than that."""
+    if what == "old":
+        _first, second = _do(workers[0], "import_rows(env, 'default')")
+        note.cost("import_old", second)
+    else:
+        _do(workers[1], "clear_all(env)")
+        first, second = _do(workers[0], "import_rows(env)")
+        note.cost("import_first", first)
+        note.cost("import_second", second)
+
+
+def _wait_for_claim(note: Noted, what: str, workers: list[Worker]) -> None:
+    """A process looks up what one has that goes on with other work."""
+    _do(workers[1], "clear_all(env)")
+    with _Paused(workers[0], f"look_up_and_go_on(env, {what!r}, PATH)", note.folder):
+        cost = _do(workers[1], f"look_up(env, {what!r})")
+    note.cost(f"claimed_{what}", cost)
+
+
+def _go_on(note: Noted, _what: str, workers: list[Worker]) -> None:
+    """Group membership changes while a job goes on after a commit."""
+    job, other, *_rest = workers
+    _do(other, "set_member(env, False)")
+    _do(other, "clear_all(env)")
+    assert _do(other, "is_member(env)") is False
+    with _Paused(job, "work_and_commit(env, PATH)", note.folder) as end:
+        _do(other, "set_member(env, True)")
+    note.answer("goes_on", right=end() is True)
+
+
+def _signal_too_early(note: Noted, what: str, workers: list[Worker]) -> None:
+    """Others look, or only check the signals, between the signal and the commit."""
+    changing, looking, seeing, later = workers
+    _do(changing, "clear_all(env)")
+    for worker in workers:
+        _do(worker, f"told(env, {what!r})")
+    text = f"text {next(_numbers)}"
+    with _Paused(changing, f"signal_too_early(env, {what!r}, {text!r}, PATH)", note.folder):
+        _do(looking, f"told(env, {what!r})")
+        seeing.run("")
+    for name, worker in zip(READERS, (looking, seeing, later), strict=True):
+        found = _do(worker, f"told(env, {what!r})")
+        note.answer(f"early_{what}_{name}", right=found == text)
+
+
+Case = Callable[[Noted, str, "list[Worker]"], None]
+COSTS: list[tuple[Case, str]] = [
+    (_iterate, "template"),
+    (_iterate, "rule"),
+    (_import, "old"),
+    (_import, "new"),
+    (_wait_for_claim, "assets"),
+    (_wait_for_claim, "menus"),
+]
+ANSWERS: list[tuple[Case, str]] = [(_go_on, ""), *((_signal_too_early, what) for what in KINDS)]
 
 
 class _Paused:
