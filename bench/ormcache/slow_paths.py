@@ -190,8 +190,8 @@ class SlowPaths:
             self.samples.pair(f"{name}_queries"),
         )
         stock, addon = queries
-        compared = divided(addon, stock) if stock else addon
-        if most_queries is not None and not stock:
+        compared = addon if stock == 0 else divided(addon, stock)
+        if most_queries is not None and stock == 0:
             most_queries = 0.0
         return [
             Line(
