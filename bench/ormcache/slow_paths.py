@@ -228,6 +228,7 @@ _numbers = itertools.count()
 
 def _iterate(note: Noted, what: str, workers: list[Worker]) -> None:
     """A value is looked up again and again in a transaction that is older than a signal."""
+    _do(workers[1], "clear_all(env)")  # so that the transaction has what it computes from
     first, others = _do(workers[0], f"in_an_old_transaction(env, {what!r})")
     note.cost(f"{what}_first", first)
     note.cost(f"{what}_others", others)
