@@ -33,6 +33,7 @@ def apply() -> None:
     in_force.put(in_force.ORMCACHE, odoo_cache, "ormcache.lookup", lookup)
 
 
+MOST_OWN = 8192  # values that one transaction keeps for itself
 _LOOKUPS = "_ormcache_lookups"  # where core keeps what a cursor looked up
 # What the callers of ``IrUiView._get_cached_template_info`` hand in: the view; False if there is
 # none, whose value lacks the error that another one for the same key has in the end.
@@ -99,10 +100,7 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
         transaction, registry, lambda: generations.read_generation(registry, cursor)
     )
     if generation is None:
-        value, _cost = _compute(cache, counter, *args, **kwargs)
-        # Compiling a template consumes its tree, which the cursor keeps: core compiles once.
-        cursor.cache.pop("_compile_batch_", None)
-        return value
+        return _own(transaction, cache, key, counter, *args, **kwargs)
     given = kwargs.get(_GIVEN)
     if not (method.local or given is False or registry_patch.has_invalidated(registry)):
         surroundings = _surroundings(method, model, key)
@@ -130,6 +128,30 @@ def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwarg
     # cursor that has compiled it would do so again, from what is left.
     if shared.doubts(transaction)[1] != doubts[1]:
         lru.clear()
+    return value
+
+
+def _own(transaction: Any, cache: Any, key: Any, counter: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """The value for a transaction that is older than what the process knows: for itself only.
+
+    A transaction that has invalidated something computes each value anew.
+    """
+    registry, cursor = args[0].pool, args[0].env.cr
+    own, place = transaction.own, (cache.cache_name, key)
+    if registry_patch.has_invalidated(registry):
+        own.clear()
+    elif place in own:
+        counter.miss -= 1
+        counter.hit += 1
+        return own[place]
+    value, _cost = _compute(cache, counter, *args, **kwargs)
+    # Compiling a template consumes its tree, which the cursor keeps: core compiles once.
+    cursor.cache.pop("_compile_batch_", None)
+    # The transaction may have ended meanwhile, or invalidated something.
+    if transaction.own is own and not registry_patch.has_invalidated(registry):
+        if len(own) >= MOST_OWN:
+            own.clear()
+        own[place] = value
     return value
 
 

@@ -209,7 +209,7 @@ class SharedOrmcache:
         generation = transaction.generation = read()
         if not self.is_older(generation, registry):
             return generation
-        transaction.outdated = known
+        transaction.outdated, transaction.own = known, {}
         return None
 
     def is_older(self, generation: Generation, registry: Any) -> bool:

@@ -63,6 +63,7 @@ class Transaction:
         "generation",
         "open_in",
         "outdated",
+        "own",
         "parameters",
         "registry",
         "waited",
@@ -81,6 +82,8 @@ class Transaction:
         self.registry: Any = None  # whose tier 1 it fills
         self.open_in: Any = None  # the SharedOrmcache that reckons with it
         self.outdated: Any = None  # what the process knew when this snapshot turned out older
+        # What it computed since, which is for itself only: values by container and key.
+        self.own: dict[tuple[str, Any], Any] = {}
         # All system parameters as it sees them; None: it has not asked, or has written since.
         self.parameters: dict[str, str] | None = None
         self.waited = 0.0  # seconds, for Redis
@@ -210,12 +213,14 @@ class Transaction:
         """After a rollback, even if only to a savepoint: what was computed may be void."""
         self.epoch += 1
         self.parameters = None
+        self.own = {}
         self.drop()
         self.release()
 
     def _ended(self) -> None:
         self.wrote = self._doubts = False
         self.outdated = self.parameters = None
+        self.own = {}
         self._entries = []
         self.fills = []
         self.release()

@@ -96,6 +96,56 @@ def test_what_a_savepoint_undid_is_not_shared(redis, make_worker, lone_database)
     assert name == "English (US)"
 
 
+def test_a_long_transaction_computes_each_value_once(redis, make_worker, lone_database):
+    """Though the process knows of a signal that its snapshot misses; it does so again when it has
+    invalidated something, and nobody else gets what it keeps."""
+    worker = make_worker(redis, lone_database)
+    found = worker.run(
+        """
+        import threading
+
+        registry, model = env.registry, env["ir.model"]._get_id("res.partner")
+
+        def rule(env, name):
+            domain = [("name", "!=", name)]
+            env["ir.rule"].create({"name": name, "model_id": model, "domain_force": domain})
+
+        def look(env):
+            before = env.cr.sql_log_count
+            domain = repr(env["ir.rule"]._compute_domain("res.partner"))
+            return domain, env.cr.sql_log_count - before
+
+        def change():
+            with registry.cursor() as other:
+                rule(env(cr=other), "theirs")
+                other.commit()
+                registry.signal_changes()
+            with registry.cursor() as other:
+                registry.check_signaling(other)
+
+        look(env)
+        thread = threading.Thread(target=change)
+        thread.start()
+        thread.join()
+        result = [look(env) for _time in range(4)]
+        with registry.cursor() as other:
+            result.append(look(env(cr=other)))
+        rule(env, "own")
+        result.append(look(env))
+    """,
+        uid=2,
+    )
+    *old, new, own = found
+    assert {domain for domain, _queries in old} == {old[0][0]}
+    assert [queries for _domain, queries in old[1:]] == [0, 0, 0]
+    assert "theirs" in new[0]
+    assert "theirs" not in old[0][0]
+    assert "own" in own[0]
+    assert "own" in worker.run(
+        "result = repr(env['ir.rule']._compute_domain('res.partner'))", uid=2
+    )
+
+
 def test_a_cron_jobs_values_do_not_reach_visitors(redis, make_worker, lone_database):
     """Without a request, rules and templates may be others: each kind has its own."""
     first, second = make_worker(redis, lone_database), make_worker(redis, lone_database)
