@@ -5,7 +5,8 @@
 * What it computes is encoded at once, and published after its commit; before, only when it is
   proven to have written nothing; never after a rollback, not even to a savepoint.
 * While its thread has invalidated something and not signalled it yet, it does neither.
-* A transaction older than what the process knows does neither, and leaves tier 1 alone too.
+* A transaction older than what the process knows does neither, and leaves tier 1 alone too: what it
+  computes is for itself only.
 
 Knows Odoo by what it is handed: a registry, a cursor, a cached method.
 """
