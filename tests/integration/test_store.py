@@ -474,6 +474,7 @@ def test_mutated_hashes_are_refused(redis_store, new_session, raw, caplog, seed)
             continue
         raw.hset(place.key, place.field, bytes(value))
         caplog.clear()
+        redis_store._last_refused = "", None  # the same bytes are told once
         if re.match(rb"(?!1 )[1-9]\d{0,8} \w+ ", value):  # a newer release may know what it is
             with pytest.raises(SessionStoreUnavailable):
                 redis_store.get(session.sid)
