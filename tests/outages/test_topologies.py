@@ -322,14 +322,12 @@ def test_an_answer_that_was_there_in_time_is_read(own_redis):
 def test_idle_connections_are_left_with_one_that_leads_nowhere(own_redis, make_server):
     """Each of them would cost a request its time."""
     server = make_server(own_redis.url, timeout=0.5)
-    barrier = threading.Barrier(4)
-
-    def ask(_number):
-        barrier.wait()
-        return server.execute("EXISTS", "key")
-
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(ask, range(4)))
+        own_redis.pause()  # so that none is done before the last has begun
+        asked = [pool.submit(server.execute, "EXISTS", "key") for _ in range(4)]
+        time.sleep(0.1)
+        own_redis.resume()
+        assert [one.result() for one in asked] == [0] * 4
     connections = server._client._pool._connections
     before = {one._sock for one in connections}
     assert len(before) == 4
