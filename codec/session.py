@@ -45,9 +45,7 @@ _pieces = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
 )  # fmt: skip
 _decode = json.JSONDecoder().raw_decode  # what is authenticated has no white space to look for
 _REMEMBERED_DATABASES = 64
-_line_of = re.compile(
-    rb'1 (?:live|superseded) (\d{1,18}) (\d{1,10}) (?:-|-?\d+) (null|"[^\n]{0,400}")\n'
-).match
+_LONGEST_NAME = 402  # bytes: 63 in PostgreSQL, each of them six in JSON, and the quotes
 _version_of = re.compile(rb"([1-9]\d{0,8}) \w+ ").match
 
 
@@ -68,7 +66,7 @@ class SessionRecord(NamedTuple):
     @property
     def superseded(self) -> bool:
         """Whether a soft rotation replaced the sid."""
-        return self.raw.startswith(b"superseded ", self.raw.index(b" ") + 1)
+        return self.raw.find(b" superseded ", 0, 24) > 0  # after the version
 
     @property
     def has_user(self) -> bool:
@@ -126,18 +124,17 @@ def unseal(
     """
     if not isinstance(raw, bytes):
         raise CorruptRecordError("it is no text")
-    line = _line_of(raw)
-    if line is None:
+    line, newline, sealed = raw.partition(b"\n")
+    words = line.split(b" ", 5)
+    if words[0] != b"1" or len(words) != 6 or len(words[5]) > _LONGEST_NAME:
         if (version := _version_of(raw)) and int(version[1]) > NEWEST:
             raise newer(f"version {version[1].decode()}")
         raise CorruptRecordError("it is no record")
-    start = line.end()
-    seen, ttl, name = line.groups()
-    db = _decoded_name(name)
+    db = _decoded_name(words[5])
     cipher = _cipher(place.secret, secret_of(db))
-    nonce, sealed = raw[start : start + _NONCE_LENGTH], raw[start + _NONCE_LENGTH :]
+    nonce, bound = sealed[:_NONCE_LENGTH], _bound(place, line + newline)
     try:
-        payload = cipher.decrypt(nonce, sealed, _bound(place, raw[:start]))
+        payload = cipher.decrypt(nonce, sealed[_NONCE_LENGTH:], bound)
     except (InvalidTag, ValueError) as error:
         refused = CorruptRecordError("it does not open")
         refused.database = db
@@ -147,9 +144,9 @@ def unseal(
         data = _decode(payload.decode())[0]
     except ValueError as error:
         raise CorruptRecordError("it holds no JSON") from error
-    if not isinstance(data, dict) or database_of(data) != db:
+    if not isinstance(data, dict) or (data.get("db") != db and database_of(data) != db):
         raise CorruptRecordError("it is of another database than it says")
-    return SessionRecord(data, int(seen) / 1000, int(ttl), raw)
+    return SessionRecord(data, int(words[2]) / 1000, int(words[3]), raw)
 
 
 def database_of(data: dict[str, Any]) -> str | None:
@@ -166,9 +163,12 @@ def _encoded_name(db: str | None) -> str:
 @lru_cache(maxsize=_REMEMBERED_DATABASES)
 def _decoded_name(name: bytes) -> str | None:
     try:
-        return json.loads(name)  # type: ignore[no-any-return]
+        db = json.loads(name)
     except ValueError as error:
         raise CorruptRecordError("it names no database") from error
+    if db is not None and not isinstance(db, str):
+        raise CorruptRecordError("it names no database")
+    return db
 
 
 def _bound(place: SessionPlace, header: bytes) -> bytes:

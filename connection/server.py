@@ -48,6 +48,7 @@ class RedisServer:
         and trying again; and all calls for one request together that failed or were slow. One that
         is answered within a twentieth of it is work, of which a request may do any amount
     :param request: gives the request at hand, an object with a ``__dict__``, or None
+    :ivar clock: Redis' own, as far as it is known
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class RedisServer:
         self._request = request
         self._waited = f"_redis_{half}_waited"  # seconds, an attribute of requests
         self._client = make_client(self._url, half=half, timeout=timeout)
+        self.clock = self._client.clock
         self._has_nodes = self._url.topology == CLUSTER
         self._patience = PATIENCE if half == "sessions" else timeout
         self._silent = Silences(self._answers, self._answers_again)
@@ -111,17 +113,6 @@ class RedisServer:
                 for number, answer in zip(part, found, strict=True):
                     answers[number] = answer
         return answers
-
-    def now(self) -> float:
-        """Seconds since the epoch by Redis' own clock, as far as it is known; asks nothing.
-
-        A clock of Python's that a test has frozen is followed, as Odoo's own tests want it.
-        """
-        return self._client.clock.now()
-
-    def moved(self) -> float:
-        """Seconds that a test has moved Python's clock; 0.0 otherwise."""
-        return self._client.clock.moved()
 
     def check(self, *, durable: bool) -> list[str]:
         """Ask once whether the servers are fit for use.

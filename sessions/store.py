@@ -109,6 +109,7 @@ class RedisSessionStore(SessionStore):
     :param lifetime_of: gives ``sessions.max_inactivity_seconds`` of a session's database, or None
         where it cannot be known now
     :param session_at_hand: gives the session of the request that this thread serves, or None
+    :ivar now: gives seconds since the epoch by Redis' clock, by which all times of records are
     """
 
     renew_missing = True  # a sid under which there is nothing is not taken over
@@ -125,6 +126,7 @@ class RedisSessionStore(SessionStore):
     ) -> None:
         super().__init__(session_class(http.Session))
         self._server = server
+        self.now = server.clock.now
         self._prefix = prefix
         self._secrets = secrets
         self._anonymous_ttl = anonymous_ttl
@@ -137,10 +139,6 @@ class RedisSessionStore(SessionStore):
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
         self._server.disconnect()
-
-    def now(self) -> float:
-        """Seconds since the epoch by Redis' clock, by which all times of records are."""
-        return self._server.now()
 
     def check(self) -> None:
         """Do once with a session of nobody's what is done with sessions.
@@ -182,8 +180,9 @@ class RedisSessionStore(SessionStore):
         record = self._read(place)
         if record is None:
             return self.new()
-        end = self._end_of(record)
-        if end <= self.now() and self._delete_after(end, place, record):
+        now = self.now()
+        end = self._end_of(record, now)
+        if end <= now and self._delete_after(end, place, record):
             return self.new()
         if record.superseded:
             self._shift_deletion(record.data, -self._skew())
@@ -426,7 +425,7 @@ class RedisSessionStore(SessionStore):
             if outcome != scripts.SAVED:
                 break
             self._remember(session, record)
-            if not self._was_sealed_long_ago(record):
+            if self.now() - record.seen <= CLOCK_WAS_SET:
                 break
             how = scripts.KEEP
         return outcome
@@ -521,7 +520,10 @@ class RedisSessionStore(SessionStore):
         try:
             raw = self._execute("HGET", place.key, place.field)
             if raw is not None:
-                return self._opened(place, raw)
+                try:
+                    return unseal(place, raw, self._secrets.to_open)
+                except (CorruptRecordError, NewerRecordError, SecretUnavailableError):
+                    return self._opened(place, raw)
         except (CorruptRecordError, WrongTypeError) as error:
             refusal = str(error)
         proof = token_hex(8)
@@ -591,7 +593,7 @@ class RedisSessionStore(SessionStore):
         This process knows Redis' clock as it was a minute ago at most, perhaps that of a server
         from which another has taken over since.
         """
-        moment = math.ceil((end - self._server.moved()) * 1000)
+        moment = math.ceil((end - self._server.clock.moved()) * 1000)
         among = {*scripts.COUNTS, scripts.EARLY}
         outcome = self._run(scripts.DELETE, place, record.raw, moment, DEADLINE, among=among)
         return bool(outcome != scripts.EARLY)
@@ -658,7 +660,7 @@ class RedisSessionStore(SessionStore):
             return record.ttl  # type: ignore[no-any-return]
         return learnt.seconds if learnt else default
 
-    def _end_of(self, record: SessionRecord) -> float:
+    def _end_of(self, record: SessionRecord, now: float) -> float:
         """When a record is idle too long, in seconds since the epoch.
 
         Redis drops it by its own; but it may have been idle too long already when a lower timeout
@@ -668,7 +670,7 @@ class RedisSessionStore(SessionStore):
         if self._anonymous_ttl is None or record.data.get("uid"):
             learnt = self._lifetimes.get(record.data.get("db"))
             # The clock may have been set back since it was learnt.
-            if learnt and min(learnt.since, self.now()) - record.seen >= learnt.seconds:
+            if learnt and min(learnt.since, now) - record.seen >= learnt.seconds:
                 return record.seen + learnt.seconds
         return record.seen + record.ttl
 
@@ -691,8 +693,8 @@ class RedisSessionStore(SessionStore):
             answer = self._server.evaluate(script, place.key, place.field, *arguments)
         except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
-        if among is not None:
-            self._require_answer(among, answer)
+        if among is not None and (not isinstance(answer, (bytes, int)) or answer not in among):
+            raise self._wrong_answer(answer)
         return answer
 
     def _run_many(
@@ -710,12 +712,9 @@ class RedisSessionStore(SessionStore):
         except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         for answer in answers:
-            self._require_answer(scripts.COUNTS, answer)
+            if not isinstance(answer, int) or answer not in scripts.COUNTS:
+                raise self._wrong_answer(answer)
         return answers
-
-    def _require_answer(self, expected: set[Any], answer: Any) -> None:
-        if not isinstance(answer, (bytes, int)) or answer not in expected:
-            raise self._wrong_answer(answer)
 
     def _wrong_answer(self, answer: Any) -> SessionStoreUnavailable:
         """Of something between that answers for Redis, and not as Redis does."""

@@ -36,7 +36,7 @@ def time_answer(ahead):
 
 
 def skew(server):
-    return server.now() - time.time()
+    return server.clock.now() - time.time()
 
 
 def test_the_start_learns_it(server, caplog):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odoo.http import SESSION_DELETION_TIMER, STORED_SESSION_BYTES
 
+from odoo.addons.redis_session_ormcache.connection.clock import ServerClock
 from odoo.addons.redis_session_ormcache.keys import session_place
 from odoo.addons.redis_session_ormcache.sessions import SessionStoreUnavailable
 from odoo.addons.redis_session_ormcache.tests.support.cookies import SID, texts
@@ -527,6 +528,8 @@ def test_hostile_sids_never_reach_redis(hostile):
     from odoo.addons.redis_session_ormcache.sessions import RedisSessionStore, ServerSecrets
 
     class Watched:
+        clock = ServerClock("none")
+
         def execute(self, *command):
             assert command[0] == "HGET"
             self.evaluate(None, *command[1:], "")
