@@ -10,11 +10,11 @@ from contextlib import closing
 from typing import Any
 
 import psycopg2
-from odoo.http import _request_stack
 from odoo.sql_db import connection_info_for
 from odoo.tools import config
 
 from ..exceptions import SecretUnavailableError
+from .request import environment_of
 
 _QUERY = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
 _MAY_BE_USED = """
@@ -56,12 +56,10 @@ def at_hand(db: str) -> str | None:
     Mirrors ``res.users._compute_session_token``, which makes a user's token with it: as long as
     this process keeps the former one in its cache, it does so for both.
     """
-    request = _request_stack.top
-    env = request.env if request else None
-    if not env or env.cr._closed or env.cr.dbname != db:
-        return None
+    env = environment_of(db)
     try:
-        return env["ir.config_parameter"].sudo().get_param("database.secret") or None
+        secret = env and env["ir.config_parameter"].sudo().get_param("database.secret")
+        return secret or None
     except psycopg2.Error:  # a transaction that failed already
         return None
 

@@ -81,17 +81,20 @@ def session_at_hand() -> Any:
     return getattr(_request_stack.top, "session", None)
 
 
+def environment_of(db: str | None) -> Any:
+    """The environment of the request at hand, if it is at work on a database; None otherwise."""
+    env = getattr(_request_stack.top, "env", None)
+    return env if env and not env.cr._closed and env.cr.dbname == db else None
+
+
 def request_lifetime(session: Any) -> int | None:
     """``sessions.max_inactivity_seconds`` of the session's database, in seconds.
 
     None where no request is at work on that database: it cannot be read then.
     """
-    current = _request_stack.top
-    env = current.env if current else None
-    if not env or env.cr._closed or env.cr.dbname != session.db:
-        return None
+    env = environment_of(session.db)
     try:
-        return int(http.get_session_max_inactivity(env))
+        return int(http.get_session_max_inactivity(env)) if env else None
     except psycopg2.Error:  # a transaction that failed already
         return None
 

@@ -24,8 +24,9 @@ EARLY = b"early"
 ISSUED = "issued"
 
 _IN_TIME = f"""
-local now = redis.call('TIME')
-if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[#ARGV]) then
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+if now > tonumber(ARGV[#ARGV]) then
     return redis.error_reply('{LATE}')
 end
 """
@@ -115,7 +116,7 @@ DELETE = Script(
     _IN_TIME
     + _CURRENT
     + """
-if now[1] * 1000 + now[2] / 1000 < tonumber(ARGV[3]) then
+if now < tonumber(ARGV[3]) then
     return 'early'
 end
 if not is_foreign then

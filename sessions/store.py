@@ -262,17 +262,8 @@ class RedisSessionStore(SessionStore):
             return None
         place = self._place_of(session.sid)
         try:
-            # record.data may be the session's own, changed since: what was stored is in the bytes.
-            data = self._opened(place, record.raw).data
             ttl = self._ttl(session)
-            for _attempt in range(2):
-                noted = self._sealed(place, data, ttl)
-                if not self._exchange(place, record, ttl, (place, noted)):
-                    return None
-                if not self._was_sealed_long_ago(noted):
-                    break
-                record = noted
-            return ttl
+            return ttl if self._note_activity(place, record, ttl) else None
         except (CorruptRecordError, SessionStoreUnavailable) as error:
             _logger.debug("Activity not noted: %s", error)
             return None
@@ -289,16 +280,34 @@ class RedisSessionStore(SessionStore):
         place = self._place_of(sid)
         if not record.superseded:
             try:
-                noted = self._sealed(place, self._opened(place, record.raw).data, record.ttl)
+                noted = self._note_activity(place, record, record.ttl)
             except CorruptRecordError:  # the secret of its database was changed
                 return None
-            if self._exchange(place, record, noted.ttl, (place, noted)):
+            if noted is not None:
                 return sid, noted
         current = self._read(place)
         while current is not None and current.superseded:
             sid = current.data["next_sid"]
             current = self._read(self._place_of(sid))
         return None if current is None else (sid, current)
+
+    def _note_activity(
+        self, place: SessionPlace, record: SessionRecord, ttl: int
+    ) -> SessionRecord | None:
+        """Have a record seen now, unless another one is stored by now; the new one, or None.
+
+        :raises CorruptRecordError: when it does not open any more
+        """
+        # record.data may be the session's own, changed since: what was stored is in the bytes.
+        data = self._opened(place, record.raw).data
+        for _attempt in range(2):
+            noted = self._sealed(place, data, ttl)
+            if not self._exchange(place, record, ttl, (place, noted)):
+                return None
+            if not self._was_sealed_long_ago(noted):
+                break
+            record = noted
+        return noted
 
     def is_stored(self, sid: str) -> bool:
         """Whether there is a session under a sid; also where Redis does not say."""
@@ -425,7 +434,7 @@ class RedisSessionStore(SessionStore):
             if outcome != scripts.SAVED:
                 break
             self._remember(session, record)
-            if self.now() - record.seen <= CLOCK_WAS_SET:
+            if not self._was_sealed_long_ago(record):
                 break
             how = scripts.KEEP
         return outcome
@@ -520,10 +529,7 @@ class RedisSessionStore(SessionStore):
         try:
             raw = self._execute("HGET", place.key, place.field)
             if raw is not None:
-                try:
-                    return unseal(place, raw, self._secrets.to_open)
-                except (CorruptRecordError, NewerRecordError, SecretUnavailableError):
-                    return self._opened(place, raw)
+                return self._opened(place, raw)
         except (CorruptRecordError, WrongTypeError) as error:
             refusal = str(error)
         proof = token_hex(8)
