@@ -101,7 +101,7 @@ def seal(place: SessionPlace, secret: str, data: dict[str, Any], *, seen: float,
 
 
 def newer(version: str = "a later version") -> NewerRecordError:
-    """What is told of a record that a later release wrote.
+    """The error for a record that a later release wrote.
 
     :param version: of its format, as far as it is known
     """

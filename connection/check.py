@@ -129,7 +129,7 @@ def _answer_or_none(server: Any, ask: Callable[[Any], Any]) -> Any:
 
 
 def _question(*command: str) -> Callable[[Any], Any]:
-    """What asks a connection, and returns the answer."""
+    """A function that asks a connection, and returns the answer."""
 
     def ask(connection: Any) -> Any:
         connection.send_command(*command)

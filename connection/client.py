@@ -138,7 +138,7 @@ def _is_list_of(is_part: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda answer: isinstance(answer, list) and all(map(is_part, answer))
 
 
-# What the answers look like that this package and redis-py take apart.
+# Tests of the answers that this package and redis-py take apart.
 _SHAPES: dict[str, Callable[[Any], bool]] = {
     "CLUSTER SLOTS": _is_list_of(_is_slots),
     "SENTINEL GET-MASTER-ADDR-BY-NAME": lambda answer: answer is None or _is_address(answer),
@@ -626,7 +626,7 @@ class PooledClient:
             sentinel.connection_pool.disconnect()
 
     def _call(self, exchange: Callable[[Any], T]) -> T:
-        """What comes of a connection's use, on another one if it was lost."""
+        """Use a connection, or another one if it was lost; the result."""
         try:
             return self._retry.call_with_retry(lambda: self._attempt(exchange), self._lost)
         except redis.TimeoutError:  # where one leads nowhere the idle ones may as well

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Names:
-    """What this process knows of names.
+    """The addresses of names, as far as this process knows them.
 
     Threads share it without a lock: a race costs one more look-up. Those of a parent process are
     not there in a fork, which knows their results.
@@ -59,7 +59,7 @@ class Names:
         raise TimeoutError(f"{name} is still being looked up")
 
     def connect(self, name: str, seconds: float | None, open_: Callable[[str], T]) -> T:
-        """What comes of the first of a name's addresses that lets itself be connected to.
+        """Connect to the first of a name's addresses that accepts; the result of ``open_``.
 
         :param open_: connects to an address, or raises OSError
         """

@@ -18,6 +18,9 @@ from stack.servers import Odoo, PostgreSQL, Redis, Worker, init_database
 # pytest-odoo has told Odoo where its addons are.
 
 TIMEOUT = 1.0  # seconds, the budget of the stores under test
+SET_TIMEOUT = (
+    "INSERT INTO ir_config_parameter (key, value) VALUES ('sessions.max_inactivity_seconds', '{}')"
+)
 NODE_SECRET = "of all nodes that serve several databases"
 MODULES = ["web", "bus", "auth_totp"]  # in every database
 LONGEST = 10
@@ -130,6 +133,13 @@ def topologies(tmp_path_factory):
             return running.enter_context(topology(name, tmp_path_factory.mktemp(name)))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def module_redis(tmp_path_factory):
+    """A Redis server of one module's own, which may take the place of ``redis`` there."""
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ class SlowPaths:
         }
 
     def notes(self) -> list[str]:
-        """What the table leaves out."""
+        """Remarks below the table."""
         found = ", ".join(
             f"{seconds / MS:.1f} ms ({far} ms wanted)"
             for far, seconds in sorted(self._round_trips.items())
@@ -316,7 +316,7 @@ class _Paused:
 
 
 def _do(worker: Worker, call: str) -> Any:
-    """What a function of `addons/ormcache_probe/slow_paths.py` gives."""
+    """The result of a function of `addons/ormcache_probe/slow_paths.py`."""
     return worker.run(_code(call), uid=USER)
 
 

@@ -13,7 +13,7 @@ from odoo.http import STORED_SESSION_BYTES
 from odoo.addons.redis_session_ormcache.sessions.at_work import RequestsAtWork
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser, is_served
 from stack.provision import environment
-from stack.servers import LOAD, Redis, until
+from stack.servers import LOAD, until
 
 TIMEOUT = 4  # seconds
 LONG = 5.5  # seconds, of a request
@@ -227,9 +227,8 @@ def test_a_fork_has_nothing_at_work(store, session, request_of, at_work):
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")

@@ -12,27 +12,26 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from odoo.addons.redis_session_ormcache.keys import session_place
+from odoo.addons.redis_session_ormcache.tests.conftest import SET_TIMEOUT
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from stack.provision import environment
-from stack.servers import LOAD, Redis, start_all
+from stack.servers import LOAD, start_all
 
 TIMEOUT = 5  # seconds of inactivity
 VALID = 6  # seconds that an old sid is valid
 SKEWS = {"right": 0, "ahead": 200, "behind": -200, "days ahead": 3 * 86400}
 MARGIN = 1.0  # seconds, for a slow machine
-WRITES = "INSERT INTO ir_config_parameter (key, value) VALUES ('{}', '{}')"
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")
 def own_database(make_database, postgres):
     name = make_database()
-    postgres.sql(name, WRITES.format("sessions.max_inactivity_seconds", TIMEOUT))
+    postgres.sql(name, SET_TIMEOUT.format(TIMEOUT))
     return name
 
 

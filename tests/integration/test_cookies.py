@@ -10,26 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from odoo.http import STORED_SESSION_BYTES
 
+from odoo.addons.redis_session_ormcache.tests.conftest import SET_TIMEOUT
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from odoo.addons.redis_session_ormcache.tests.support.chromium import Chromium
 from odoo.addons.redis_session_ormcache.tests.support.late import LateProxy
 from stack.provision import environment
-from stack.servers import LOAD, Redis, init_database, until
+from stack.servers import LOAD, init_database, until
 
 PROBE = "request_probe"
 STOCK = f"base,rpc,web,{PROBE}"
 GRACE = 1.0  # seconds that a superseded sid is good for
 TIMEOUT = 12  # seconds; activity is noted after a 60th of it
-SETS_TIMEOUT = (
-    "INSERT INTO ir_config_parameter (key, value) VALUES ('sessions.max_inactivity_seconds', '{}')"
-)
 YEAR = 365 * 24 * 60 * 60
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +34,7 @@ def database(postgres):
     """With the website, and a short timeout."""
     name = f"test_{uuid.uuid4().hex[:8]}"
     init_database(postgres, name, ["website"])
-    postgres.sql(name, SETS_TIMEOUT.format(TIMEOUT))
+    postgres.sql(name, SET_TIMEOUT.format(TIMEOUT))
     yield name
     postgres.dropdb(name)
 

@@ -29,7 +29,7 @@ from odoo.addons.redis_session_ormcache.tests.integration.test_start import (
 )
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from stack.provision import environment
-from stack.servers import Redis, write_conf
+from stack.servers import write_conf
 from stack.servers.odoo import LOAD, odoo_environment
 
 INSTALLED = ["auth_session_timeout", "dbfilter_from_header", "queue_job", "sentry"]
@@ -39,9 +39,8 @@ IGNORED = "/web/session/check"
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from odoo.addons.redis_session_ormcache.codec import session as codec
 from odoo.addons.redis_session_ormcache.keys import session_place
+from odoo.addons.redis_session_ormcache.tests.conftest import SET_TIMEOUT
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from stack.provision import environment
-from stack.servers import LOAD, Redis, init_database, start_all, until
+from stack.servers import LOAD, init_database, start_all, until
 
 SECRET = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
 CUSTOMER, PRODUCT = "Victoria Victim", "Very Private Present"
@@ -252,9 +253,8 @@ APART = ({"next_sid", "deletion_time", "gc_previous_sessions"}, {"uid", "session
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +272,7 @@ def shop(postgres):
 def own(make_database, postgres):
     """The attacker's own database."""
     name = make_database()
-    idle = "INSERT INTO ir_config_parameter (key, value) VALUES ('{}', '{}')"
-    postgres.sql(name, idle.format("sessions.max_inactivity_seconds", 3))
+    postgres.sql(name, SET_TIMEOUT.format(3))
     return name
 
 

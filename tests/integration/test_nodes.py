@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 from odoo.http import SESSION_ROTATION_INTERVAL, STORED_SESSION_BYTES
 
+from odoo.addons.redis_session_ormcache.tests.conftest import SET_TIMEOUT
 from odoo.addons.redis_session_ormcache.tests.support.browser import (
     SUBSCRIBE,
     Browser,
@@ -20,15 +21,11 @@ from odoo.addons.redis_session_ormcache.tests.support.browser import (
     is_served,
 )
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
-from stack.servers import Redis
-
-WRITES = "INSERT INTO ir_config_parameter (key, value) VALUES ('{}', '{}')"
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +189,7 @@ def test_inactivity_is_a_sliding_timeout(make_node, make_database, redis, postgr
     """With a timeout of 4 s an active user stays, an idle one is out after 4 s; another
     database keeps its own."""
     short, long = make_database(), make_database()
-    postgres.sql(short, WRITES.format("sessions.max_inactivity_seconds", 4))
+    postgres.sql(short, SET_TIMEOUT.format(4))
     node = make_node(redis, database=short, config={"db_name": f"{short},{long}", "dbfilter": ""})
     active, idle, elsewhere = Browser(short), Browser(short), Browser(long)
     for browser in (elsewhere, idle, active):  # to load a database takes its time

@@ -17,7 +17,6 @@ from odoo.addons.redis_session_ormcache.tests.integration.test_start import (
 )
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from stack.provision import environment
-from stack.servers import Redis
 
 # It keeps marked texts in another form than it gives them, has slots and attributes, reads what was
 # stored when a session is made, and adds to what Odoo's methods do. `record` and `activity` are
@@ -92,9 +91,8 @@ OTHER = "other"
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+def redis(module_redis):
+    return module_redis
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ class Cluster(Together):
             proxy.server_close()
 
     def proxy_of(self, node: Redis) -> Proxy:
-        """What is before a node, if they are proxied."""
+        """The proxy before a node, if they are proxied."""
         return self.proxies[self.nodes.index(node)]
 
     def id_of(self, node: Redis) -> str:

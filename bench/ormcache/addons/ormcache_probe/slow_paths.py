@@ -1,7 +1,7 @@
-"""What the processes of `bench/ormcache/run --only slow-paths` do, with the addon and without.
+"""Work of the processes of `bench/ormcache/run --only slow-paths`, with the addon and without.
 
-Each function runs in a transaction as a request does (`dev/stack/worker.py`). What takes time is
-given as `(seconds, queries)`.
+Each function runs in a transaction as a request does (`dev/stack/worker.py`). Costs are given as
+`(seconds, queries)`.
 """
 
 import pathlib
@@ -160,7 +160,7 @@ TOLD = {
 
 
 def told(env, what):
-    """What a cached method tells of a table that the addon watches, or of another one."""
+    """A cached method's answer about a table that the addon watches, or of another one."""
     return TOLD[what](env)
 
 
