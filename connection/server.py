@@ -114,6 +114,19 @@ class RedisServer:
                     answers[number] = answer
         return answers
 
+    def evaluate_many(self, script: "Script", calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run a script on many keys in few round trips; its answers, in order.
+
+        :param calls: key and arguments
+        :raises RedisUnavailableError: Redis did not answer; some may have been run
+        """
+        try:
+            return self.execute_many([("EVALSHA", script.sha, 1, *call) for call in calls])
+        except RedisRefusedError as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
+            return self.execute_many([("EVAL", script.text, 1, *call) for call in calls])
+
     def check(self, *, durable: bool) -> list[str]:
         """Ask once whether the servers are fit for use.
 
