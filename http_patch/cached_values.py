@@ -32,6 +32,7 @@ from odoo.tools.set_expression import SetDefinitions, Union
 from ..codec.value import decode, encode, register, register_key
 from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from ..ormcache import ValueCodec
+from .generations import Rules
 from .shape import require, require_source
 
 
@@ -159,16 +160,26 @@ _OF_USER = {"id", "ids", "partner_id.id", "company_id.id", "company_ids.ids", "a
 _NAMES = {"user", "time", "company_id", "company_ids", "website", "str", "int", "list", "tuple"}
 
 
-def depends_on_listed_tables(model: Any, model_name: str, mode: str = "read") -> bool:
+def depends_on_listed_tables(rules: Rules, model: Any, model_name: str, mode: str = "read") -> bool:
     """Whether ``IrRule._compute_domain`` got what it says of its user from few tables.
 
     A rule may follow any field of ``user``, as to the pickings of the partner's company.
+
+    :param rules: all that were in force when the domain was computed, as ``IrRule._get_rules`` has
+        them one model at a time, for the price of a query
     """
+    if model.env.su:  # has none
+        return True
     names = [model_name]
     for name in names:
         names += model.env[name]._inherits
-    rules = [rule for name in dict.fromkeys(names) for rule in model._get_rules(name, mode).sudo()]
-    return all(map(says_little_of_user, (rule.domain_force or "" for rule in rules)))
+    groups = set(model.env.user._get_group_ids())
+    return all(
+        says_little_of_user(rule.domain)
+        for name in dict.fromkeys(names)
+        for rule in rules.get(name, ())
+        if mode in rule.modes and (rule.groups is None or rule.groups & groups)
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -14,9 +14,9 @@ from odoo.sql_db import connection_info_for
 from odoo.tools import config
 
 from ..exceptions import SecretUnavailableError
+from .generations import SECRET
 from .request import environment_of
 
-_QUERY = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
 _MAY_BE_USED = """
     SELECT datallowconn AND has_database_privilege(datname, 'CONNECT') FROM pg_database
     WHERE datname = %s
@@ -39,7 +39,7 @@ def read(db: str) -> str | None:
     if db.startswith(_URIS):
         return None
     try:
-        row = _ask(db, _QUERY)
+        row = _ask(db, SECRET)
         return row[0] if row else None
     except (psycopg2.ProgrammingError, ValueError):  # no table of Odoo's; no name of a database
         return None

@@ -88,6 +88,14 @@ def put(half: str, module: ModuleType, path: str, ours: Any) -> None:
     _claims.append(_Claim(half, module, path, ours))
 
 
+def rely_on(half: str, module: ModuleType, path: str) -> None:
+    """Claim that a function, which is not of ours, stays in force as well.
+
+    :param path: ``Class.method`` in the module
+    """
+    _claims.append(_Claim(half, module, path, operator.attrgetter(path)(module)))
+
+
 def replaced(half: str) -> list[str]:
     """What was installed of a half and is not in force, with what stands there; sentences."""
     found = []
@@ -123,15 +131,18 @@ def inherits(cls: Any, name: str, ours: Any) -> bool:
 
 def leads_to(found: Any, ours: Any) -> bool:
     """Whether something is ours, or holds on to it as wrappers do."""
+    return any(each is ours for each in wrapped_by(found))
+
+
+def wrapped_by(found: Any) -> Iterator[Any]:
+    """Something, what it holds on to as wrappers do, what that holds on to, and so on."""
     pending, seen = [found], {id(found): found}  # which keeps what is made on the way
     for current in pending:
-        if current is ours:
-            return True
+        yield current
         for held in _held(current):
             if id(held) not in seen and len(seen) < _LOOKED_AT:
                 seen[id(held)] = held
                 pending.append(held)
-    return False
 
 
 def _held(thing: Any) -> Iterator[Any]:

@@ -11,12 +11,13 @@ from odoo.tools import config
 from ..config import Settings
 from ..connection import RedisServer
 from ..exceptions import RedisUnavailableError, ReplacedError, UnsupportedOdooError
-from ..ormcache import RemoteTier, SharedOrmcache
+from ..ormcache import Outbox, RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore, ServerSecrets
 from . import (
     STOPS,
     application,
     cached_values,
+    cursor,
     database_secret,
     in_force,
     ir_config_parameter,
@@ -25,7 +26,6 @@ from . import (
     ormcache_log,
     registry,
     request,
-    savepoint,
     session_store,
     warm_up,
     websocket,
@@ -43,7 +43,7 @@ _SESSION_TARGETS = (session_store, application, request, websocket)
 _ORMCACHE_TARGETS = (
     ormcache,
     registry,
-    savepoint,
+    cursor,
     ir_cron,
     ir_config_parameter,
     cached_values,
@@ -56,16 +56,19 @@ class Installed:
     """What is in force in this process.
 
     :param sessions: None where sessions stay in files
-    :param remote: None where the ormcache stays local
+    :param remote: None where the ormcache stays local, as is ``outbox``
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.sessions: RedisSessionStore | None = None
         self.remote: RemoteTier | None = None
+        self.outbox: Outbox | None = None
 
     def disconnect(self) -> None:
         """Close this process's connections to Redis; the next call opens one."""
+        if self.outbox:
+            self.outbox.close()
         for half in (self.sessions, self.remote):
             if half:
                 half.disconnect()
@@ -119,7 +122,8 @@ def install() -> Installed | None:
         request.apply(installed.sessions)
         websocket.apply()
     if installed.remote:
-        _share_ormcache(installed.remote, settings)
+        installed.outbox = Outbox(installed.remote)
+        _share_ormcache(installed.remote, installed.outbox, settings)
         warm_up.apply(installed.disconnect)
     in_force.apply(_at_start, _loaded)
     _installed = installed
@@ -242,13 +246,14 @@ def _check(server: RedisServer, use: Callable[[], None], *, durable: bool, other
         server.disconnect()
 
 
-def _share_ormcache(remote: RemoteTier, settings: Settings) -> None:
-    def make_shared(database: str) -> SharedOrmcache:
-        return SharedOrmcache(remote, database, settings.prefix, cached_values.codecs())
+def _share_ormcache(remote: RemoteTier, outbox: Outbox, settings: Settings) -> None:
+    def make_shared(database: str, caches: Any) -> SharedOrmcache:
+        codecs = cached_values.codecs()
+        return SharedOrmcache(remote, outbox, database, settings.prefix, codecs, caches)
 
     registry.apply(make_shared)
     for target in (
-        savepoint,
+        cursor,
         ir_cron,
         ir_config_parameter,
         cached_values,

@@ -9,8 +9,6 @@ signals nothing.
 """
 
 import functools
-import re
-import threading
 from typing import Any
 
 from odoo.addons.base.models.ir_config_parameter import IrConfig_Parameter
@@ -18,7 +16,7 @@ from odoo.addons.base.models.ir_config_parameter import IrConfig_Parameter
 from . import generations, ormcache, registry
 from .shape import require, require_signature, require_source
 
-_only_reads = re.compile(r"\s*SELECT\b[^;]*;?\s*", re.IGNORECASE).fullmatch
+_PARAMETERS = "parameters"
 
 
 def check() -> None:
@@ -42,37 +40,20 @@ def _then_reading_the_secret(original: Any) -> Any:
     def init(self: Any, force: bool = False) -> None:
         original(self, force=force)
         if force:
-            self.env.cr.postcommit.add(functools.partial(generations.read_again, self.pool))
+            self.env.cr.postcommit.add(generations.pins_of(self.pool).read_again)
 
     return init
 
 
 def _get_param(self: Any, key: str) -> str | None:
-    if registry.usable(self.pool, self.env.cr) is None:
+    found = registry.connection(self.pool, self.env.cr)
+    if found is None:
         return IrConfig_Parameter._get_param.__cache__.method(self, key)  # type: ignore[no-any-return]
     # as core does for one: we bypass the ORM because get_param() is used in some field's
     # depends, and must therefore work even when the ORM is not ready to work
     self.flush_model(["key", "value"])
-    transaction = registry.transaction(self.pool, self.env.cr)
-    if transaction.parameters is None:
+    known = found.transaction.until_changed
+    if _PARAMETERS not in known:
         self.env.cr.execute("SELECT key, value FROM ir_config_parameter")
-        transaction.parameters = dict(self.env.cr.fetchall())
-        _watch_queries()
-    return transaction.parameters.get(key)
-
-
-def _watch_queries() -> None:
-    """Have this thread's queries pass by :func:`_forget`, as the profiler does with its own."""
-    thread: Any = threading.current_thread()
-    hooks = vars(thread).setdefault("query_hooks", [])
-    if _forget not in hooks:
-        hooks.append(_forget)
-
-
-def _forget(cursor: Any, query: Any, _params: Any, _start: float, _delay: float) -> None:
-    """After a query that may have changed the parameters, whichever they are."""
-    transaction = registry.transaction_of(cursor)
-    if transaction and transaction.parameters is not None:
-        text = query if isinstance(query, str) else cursor._obj.query.decode(errors="replace")
-        if not _only_reads(text):
-            transaction.parameters = None
+        known[_PARAMETERS] = dict(self.env.cr.fetchall())
+    return known[_PARAMETERS].get(key)  # type: ignore[no-any-return]

@@ -5,20 +5,21 @@ does when tier 1 has the value is core's, to the letter.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from odoo.http import _request_stack
 from odoo.tools import cache as odoo_cache
 from odoo.tools.cache import _COUNTERS, _logger, ormcache
 
-from ..ormcache import SharedOrmcache, tables
-from ..ormcache.originals import EDITED, Digest, digest
+from ..ormcache import Generation, SharedOrmcache, tables
+from ..ormcache.layers import Computed
+from ..ormcache.originals import digest
 from ..ormcache.policy import Method
-from ..ormcache.shared import Place
 from . import generations, in_force
 from . import registry as registry_patch
 from .cached_values import DOMAIN, PAGE, XMLID, depends_on_listed_tables, page_surroundings
+from .cursor import LOOKUPS, attach
 from .shape import require_own, require_source
 
 
@@ -31,10 +32,9 @@ def check() -> None:
 def apply() -> None:
     """Patch the method."""
     in_force.put(in_force.ORMCACHE, odoo_cache, "ormcache.lookup", lookup)
+    in_force.put(in_force.ORMCACHE, odoo_cache, "ormcache.add_value", add_value)
 
 
-MOST_OWN = 8192  # values that one transaction keeps for itself
-_LOOKUPS = "_ormcache_lookups"  # where core keeps what a cursor looked up
 # What the callers of ``IrUiView._get_cached_template_info`` hand in: the view; False if there is
 # none, whose value lacks the error that another one for the same key has in the end.
 _GIVEN = "_view"
@@ -51,13 +51,18 @@ def compute_by(cache: Any, function: Callable[..., Any]) -> None:
 
 
 def lookup(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """``ormcache.lookup`` with two tiers."""
+    """``ormcache.lookup`` with two tiers, and before them what the transaction has of its own."""
     model = args[0]
     d = model.pool._Registry__caches[self.cache_name]
     key = self.key(*args, **kwargs)
     counter = _COUNTERS[model.pool.db_name, self.method]
 
-    tx_lookups = model.env.cr.cache.setdefault("_ormcache_lookups", set())
+    try:
+        tx_lookups = model.env.cr.cache[LOOKUPS]
+        own = tx_lookups.transaction.view
+    except (KeyError, AttributeError):
+        tx_lookups = _begin(model.pool, model.env.cr)
+        own = tx_lookups.transaction.view
     # tx: is it the first call in the transation for that key
     tx_first_lookup = key not in tx_lookups
     if tx_first_lookup:
@@ -65,7 +70,10 @@ def lookup(self: Any, *args: Any, **kwargs: Any) -> Any:
         tx_lookups.add(key)
 
     try:
-        r = d[key]
+        if own is None or (key not in own and self.cache_name not in own.invalidated):
+            r = d[key]
+        else:
+            r = own.value(self.cache_name, key, d)
         counter.hit += 1
         counter.tx_hit += tx_first_lookup
         return r
@@ -77,82 +85,111 @@ def lookup(self: Any, *args: Any, **kwargs: Any) -> Any:
         counter.err += 1
         counter.tx_err += tx_first_lookup
         return self.method(*args, **kwargs)
-    return _missed(self, d, key, counter, *args, **kwargs)
+    connection = registry_patch.connection(model.pool, model.env.cr)
+    call = _Call(self, key, connection, counter, args, kwargs)
+    if connection is None:
+        value, _cost = call.compute_only()
+        d[key] = value
+        return value
+    return connection.shared.look_up(connection.transaction, call)
 
 
-def _missed(cache: Any, lru: Any, key: Any, counter: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """The value from tier 2, or computed; tier 1 has it then, unless it is too old for that."""
+def add_value(self: Any, *args: Any, cache_value: Any = None, **kwargs: Any) -> None:
+    """``ormcache.add_value``: a value that a transaction has is its own until the commit."""
     model = args[0]
-    registry, cursor = model.pool, model.env.cr
-    shared = registry_patch.usable(registry, cursor)
-    if shared is None:
-        value, _cost = _compute(cache, counter, *args, **kwargs)
-        registry_patch.fills(registry, cursor)
-        lru[key] = value
-        registry_patch.filled(registry, cursor, cache.cache_name, key)
-        return value
-
-    method = shared.method(cache)
-    transaction = registry_patch.transaction(registry, cursor)
-    doubts = shared.doubts(transaction)
-    place = None
-    generation = shared.current_generation(
-        transaction, registry, lambda: generations.read_generation(registry, cursor)
-    )
-    if generation is None:
-        return _own(transaction, cache, key, counter, *args, **kwargs)
-    given = kwargs.get(_GIVEN)
-    if not (method.local or given is False or registry_patch.has_invalidated(registry)):
-        surroundings = _surroundings(method, model, key)
-        own_state: str | None = ""
-        if table := _own_table(cache, model):
-            own_state = generations.own_state(generation, cursor, cache.cache_name, table)
-        if surroundings is not None and own_state is not None:
-            surroundings += (own_state, _translations(shared, method, model, args, kwargs))
-            place = shared.place(transaction, generation, cache, method, key, surroundings)
-
-    found, original = None, EDITED
-    if place is not None and given is None and (found := shared.load(place, model)):
-        value, original = found[0], digest(found[0])
+    key = self.key(*args, **kwargs)
+    connection = registry_patch.connection(model.pool, model.env.cr)
+    if connection is None:
+        model.pool._Registry__caches[self.cache_name][key] = cache_value
     else:
-        value, original = _compute_and_share(shared, place, cache, counter, *args, **kwargs)
-    if found is None:
-        registry_patch.fills(registry, cursor)
-    if not registry_patch.put(registry, cursor, lru, key, value):
-        cursor.cache.pop("_compile_batch_", None)
-        return value
-    shared.originals.keep(lru, key, original)
-    if found is None:
-        registry_patch.filled(registry, cursor, cache.cache_name, key)
-    # What another thread undid is cleared, before or now. And all of it: without one template, a
-    # cursor that has compiled it would do so again, from what is left.
-    if shared.doubts(transaction)[1] != doubts[1]:
-        lru.clear()
-    return value
+        connection.transaction.generation()
+        computed = Computed(cache_value, digest(cache_value))
+        connection.transaction.keep(self.cache_name, key, computed, 0.0)
 
 
-def _own(transaction: Any, cache: Any, key: Any, counter: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """The value for a transaction that is older than what the process knows: for itself only.
+class _NoTransaction:
+    """Of a cursor that has nothing of its own."""
 
-    A transaction that has invalidated something computes each value anew.
-    """
-    registry, cursor = args[0].pool, args[0].env.cr
-    own, place = transaction.own, (cache.cache_name, key)
-    if registry_patch.has_invalidated(registry):
-        own.clear()
-    elif place in own:
-        counter.miss -= 1
-        counter.hit += 1
-        return own[place]
-    value, _cost = _compute(cache, counter, *args, **kwargs)
-    # Compiling a template consumes its tree, which the cursor keeps: core compiles once.
-    cursor.cache.pop("_compile_batch_", None)
-    # The transaction may have ended meanwhile, or invalidated something.
-    if transaction.own is own and not registry_patch.has_invalidated(registry):
-        if len(own) >= MOST_OWN:
-            own.clear()
-        own[place] = value
-    return value
+    view = None
+
+
+class _Lookups(set[Any]):
+    """What a cursor looked up, as core keeps it."""
+
+    __slots__ = ("transaction",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transaction: Any = _NoTransaction
+
+
+def _begin(registry: Any, cursor: Any) -> _Lookups:
+    """For a cursor's first lookup."""
+    lookups = cursor.cache[LOOKUPS] = _Lookups()
+    if registry_patch.may_share(registry, cursor):
+        found = attach(registry_patch.shared_of(registry), registry, cursor)
+        lookups.transaction = found.transaction
+    return lookups
+
+
+class _Call:
+    """A call of a cached method that tier 1 has no value for: ``ormcache.shared.Call``."""
+
+    def __init__(
+        self, cache: Any, key: Any, connection: Any, counter: Any, args: Any, kwargs: Any
+    ) -> None:
+        self.key, self.container, self.model = key, cache.cache_name, args[0]
+        self._cache, self._connection, self._counter = cache, connection, counter
+        self._args, self._kwargs = args, kwargs
+        given = kwargs.get(_GIVEN)
+        self.may_load, self.may_share = given is None, given is not False
+        if connection is not None:
+            self.method: Method = connection.shared.method(cache)
+
+    def surroundings(self, generation: Generation) -> tuple[Any, ...] | None:
+        found = _surroundings(self.method, self.model, self.key)
+        if found is None:
+            return None
+        state: str | None = ""
+        if table := _own_table(self._cache, self.model):
+            state = generations.own_state(
+                self.model.pool, generation, self.model.env.cr, (self.container, table)
+            )
+        if state is None:
+            return None
+        shared = self._connection.shared
+        return (
+            *found,
+            state,
+            _translations(shared, self.method, self.model, self._args, self._kwargs),
+        )
+
+    def compute(self) -> tuple[Any, float, Collection[Any] | None]:
+        if self.container == "templates":
+            # Compiling consumes a tree that the cursor keeps; core has it made again when the
+            # cache was cleared, and another thread has not looked a template up since.
+            clears = self._connection.shared.local.clears[self.container]
+            if self._connection.clears not in (None, clears):
+                self._connection.forget_batch()
+            self._connection.clears = clears
+        noted = _Noted(self.model.env.cr)
+        with noted:
+            value, cost = self.compute_only()
+        return value, cost, noted.keys if noted.complete else None
+
+    def compute_only(self) -> tuple[Any, float]:
+        """The value; seconds that it took."""
+        start = time.monotonic()
+        method = _computing.get(self._cache.method, self._cache.method)
+        value = method(*self._args, **self._kwargs)
+        cost = time.monotonic() - start
+        self._counter.gen_time += cost
+        return value, cost
+
+    def is_of_known_tables(self, generation: Generation) -> bool:
+        return self.method.name != DOMAIN or depends_on_listed_tables(
+            generation.rules, *self._args, **self._kwargs
+        )
 
 
 def _surroundings(method: Method, model: Any, key: Any) -> tuple[Any, ...] | None:
@@ -216,15 +253,7 @@ def _translations(
     return shared.code.of_languages(languages) if shared.code else b""
 
 
-def _compute(cache: Any, counter: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    start = time.monotonic()
-    value = _computing.get(cache.method, cache.method)(*args, **kwargs)
-    cost = time.monotonic() - start
-    counter.gen_time += cost
-    return value, cost
-
-
-class _Lookups:
+class _Noted:
     """Stands for what core keeps of a cursor's lookups while a value is computed, and notes them.
 
     Not those of the values that are computed meanwhile, which have one of their own.
@@ -235,22 +264,29 @@ class _Lookups:
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
-        self._outer = cursor.cache.get(_LOOKUPS, set())
-        is_nested = isinstance(self._outer, _Lookups)
-        self._known: set[Any] = self._outer._known if is_nested else self._outer
+        self._outer = cursor.cache[LOOKUPS]
+        self._known: _Lookups = getattr(self._outer, "_known", self._outer)
         self.keys: set[Any] = set()
         self.complete = False
 
-    def __enter__(self) -> "_Lookups":
-        self._cursor.cache[_LOOKUPS] = self
+    def __enter__(self) -> "_Noted":
+        self._cursor.cache[LOOKUPS] = self
         return self
 
     def __exit__(self, raised: object, *_rest: object) -> None:
-        self.complete = self._cursor.cache.get(_LOOKUPS) is self
+        self.complete = self._cursor.cache.get(LOOKUPS) is self
         if self.complete:
-            self._cursor.cache[_LOOKUPS] = self._outer
-        if raised and isinstance(self._outer, _Lookups):  # who looked that up may make do without
+            self._cursor.cache[LOOKUPS] = self._outer
+        if raised and isinstance(self._outer, _Noted):  # who looked that up may make do without
             self._outer.keys |= self.keys
+
+    @property
+    def transaction(self) -> Any:
+        return self._known.transaction
+
+    @transaction.setter
+    def transaction(self, transaction: Any) -> None:
+        self._known.transaction = transaction
 
     def __contains__(self, key: Any) -> bool:
         self.keys.add(key)
@@ -259,39 +295,3 @@ class _Lookups:
     def add(self, key: Any) -> None:
         """As of a set."""
         self._known.add(key)
-
-
-def _compute_and_share(
-    shared: SharedOrmcache, place: Place | None, cache: Any, counter: Any, /,
-    *args: Any, **kwargs: Any,
-) -> tuple[Any, Digest]:  # fmt: skip
-    """The value, and what tells it from what its callers may make of it."""
-    registry, cursor = args[0].pool, args[0].env.cr
-    transaction, container = registry_patch.transaction(registry, cursor), cache.cache_name
-    before = transaction.epoch, *shared.doubts(transaction)
-    current = place is not None and registry_patch.is_tier_1_current(
-        registry, place.generation, container
-    )
-    lookups = _Lookups(cursor)
-    try:
-        with lookups:
-            value, cost = _compute(cache, counter, *args, **kwargs)
-    except BaseException:
-        if place is not None:
-            shared.give_up(place)
-        raise
-    edited = not lookups.complete or shared.originals.any_edited(lookups.keys)
-    original = EDITED if edited else digest(value)
-    if place is None:
-        return value, original
-    registry_patch.transaction(registry, cursor)  # it may have ended one, and begun another
-    if registry_patch.has_pending_changes(cursor):
-        transaction.wrote = True
-    unsettled = shared.doubts(transaction)[0]
-    after = transaction.epoch, *shared.doubts(transaction)
-    valid = current and before == after and not unsettled and not edited
-    publish = valid and not (registry_patch.has_invalidated(registry) or shared.remote.is_away)
-    if publish and place.method.name == DOMAIN:
-        publish = depends_on_listed_tables(*args, **kwargs)
-    shared.store(place, value, cost, publish=publish)
-    return value, original

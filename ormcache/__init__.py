@@ -6,6 +6,7 @@
 from ..codec.value import register as carry
 from .counters import COUNTERS, Counter
 from .generation import Generation
+from .outbox import Outbox
 from .policy import keep_local
 from .remote import RemoteTier
 from .shared import SharedOrmcache, ValueCodec
@@ -15,6 +16,7 @@ __all__ = [
     "COUNTERS",
     "Counter",
     "Generation",
+    "Outbox",
     "RemoteTier",
     "SharedOrmcache",
     "Transaction",

@@ -30,10 +30,13 @@ False
 >>> late, later = seen(groups=[11, 9]), seen(groups=[11, 10, 9])
 >>> late.older_than(later.ids), later.follows(late, "groups"), after.follows(before, "groups")
 (True, False, True)
+>>> before.precedes(after), after.precedes(before), before.differs_from(after, "default")
+(True, False, False)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 WINDOW = 8  # ids: core keeps the newest ten when it tidies the tables
 REGISTRY = "registry"
@@ -88,8 +91,8 @@ class Generation:
     :ivar newest: per key, ``max(id)`` of its table; None when it is empty
     :ivar states: per container, the state of the tables that its values come from
     :ivar own_states: the same of tables that are not among these, by container and name
+    :ivar rules: what restricts access, by model: ``pins.Found``
     :ivar secret: the database's own; "" where it has none; None: it is not known
-    :ivar is_past: whether its process has seen a later state of these tables with the same rows
     """
 
     __slots__ = (
@@ -97,11 +100,11 @@ class Generation:
         "_rows",
         "_tokens",
         "ids",
-        "is_past",
         "is_replica",
         "newest",
         "origin",
         "own_states",
+        "rules",
         "secret",
         "snapshot",
         "states",
@@ -125,8 +128,8 @@ class Generation:
         self.snapshot = snapshot
         self.states: Mapping[str, str] = {}
         self.own_states: dict[tuple[str, str], str | None] = {}
+        self.rules: Mapping[str, Any] = {}
         self.secret: str | None = None
-        self.is_past = False
         self._keys_of = keys_of
         self._tokens: dict[str, bytes] = {}
 
@@ -178,25 +181,47 @@ class Generation:
         within = sum(number > ids[0] - WINDOW for number in old_ids) if ids else 0
         return ids > old_ids and rows[1:] == old[:within]
 
-    def equals(self, other: "Generation", container: str) -> bool:
-        """Whether both saw the same signals for a container.
-
-        One that sees another state of its tables is told by :meth:`has_changed_since`.
-        """
+    def differs_from(self, other: "Generation", container: str) -> bool:
+        """Whether a container's values may differ between the two."""
+        if self is other:
+            return False
+        if self.origin == other.origin:
+            return self.token(container) != other.token(container) or not self._agrees_on_tables(
+                other, container
+            )
         keys = (REGISTRY, *self._keys_of[container])
-        return all(self._comparable(other, key) == other._comparable(self, key) for key in keys)
+        return any(self._comparable(other, key) != other._comparable(self, key) for key in keys)
 
-    def has_changed_since(self, other: "Generation", container: str) -> bool:
-        """Whether a container's tables changed, and nobody signalled it, in one database."""
-        return (
-            self.origin == other.origin
-            and not self.sees_tables_of(other, container)
-            and self.equals(other, container)
-        )
+    def reloads(self, other: "Generation") -> bool:
+        """Whether between the two the registry changed."""
+        return self._comparable(other, REGISTRY) != other._comparable(self, REGISTRY)
 
-    def sees_tables_of(self, other: "Generation", container: str) -> bool:
-        """Whether both saw the same state of a container's tables."""
-        return self.states.get(container) == other.states.get(container) and all(
+    def precedes(self, other: "Generation") -> bool:
+        """Whether this snapshot is known to be an older one of the same database.
+
+        Of a replica and its primary the one that has no other rows is older: it lags.
+        """
+        if self.origin == other.origin and self.ids != other.ids:
+            return self.older_than(other.ids)
+        if not any(self.differs_from(other, each) for each in self._keys_of):
+            return False
+        if self.origin == other.origin:
+            return is_earlier(self.snapshot, other.snapshot)
+        return self.is_replica != other.is_replica and self._lags(other)
+
+    def _lags(self, other: "Generation") -> bool:
+        """Whether the other one has this one's newest rows, or has newer ones than it keeps."""
+        for key in self.ids:
+            rows, others = self._comparable(other, key), other._comparable(self, key)
+            if not rows or rows[0] in others:
+                continue
+            if not others or self.ids[key][0] > other.ids[key][-1]:
+                return False
+        return True
+
+    def _agrees_on_tables(self, other: "Generation", container: str) -> bool:
+        """Whether what both know of tables beside those of :attr:`states` is the same."""
+        return all(
             other.own_states.get(place, state) == state
             for place, state in list(self.own_states.items())
             if place[0] == container

@@ -18,15 +18,17 @@ Digest = bytes | None
 EDITED: Digest = None  # the digest of what was computed from an edited value
 
 
-def digest(value: Any) -> bytes:
+def digest(value: Any, data: bytes | None = None) -> bytes:
     """What tells a value from what it was before an edit; empty: it cannot be told.
 
     It cannot of what has no encoding, as functions have none; nor need it of what cannot be edited.
+
+    :param data: the value as this very object was just encoded; None: it was not
     """
     if not isinstance(value, _MAY_HOLD_MUTABLES):
         return b""
     try:
-        data = encode(value)
+        data = data or encode(value)
     except NotShareableError:
         return b""
     # An empty list, dict or set, which every one begins as; or a text with such a byte in it.

@@ -76,7 +76,7 @@ _sounds_secret = re.compile(
 ).search
 
 _FEW = 5  # computations, before a method's own figures are believed
-CHEAP = 0.0001  # seconds: what asking Redis costs
+UNKNOWN = 0.005  # seconds that a method may take of which nothing is known
 
 
 _kept_local: set[Callable[..., Any]] = set()
@@ -168,8 +168,52 @@ class Method:
         """Seconds; None until there are enough to tell."""
         return self._cost / self._computed if self._computed >= _FEW else None
 
-    @property
-    def is_cheap(self) -> bool:
-        """Whether computing a value takes less than asking for it."""
-        mean = self.mean_cost
-        return mean is not None and mean < CHEAP
+
+class Budget:
+    """Seconds that may go on asking one Redis for single values.
+
+    Asking takes a round trip and pays only while other processes compute the same. So a process
+    asks at the expense of what sharing saves: what it finds, and what others wanted of that which
+    it published, earn what they take to compute. Without such gains little is left: a far Redis
+    costs next to nothing, and a near one is asked enough to meet others.
+
+    >>> budget = Budget()
+    >>> far, near = 0.010, 0.0002
+    >>> budget.allows(0.005, far), budget.allows(0.005, near), budget.allows(0.0001, near)
+    (False, True, False)
+    >>> for _ in range(10):
+    ...     budget.spend(near)
+    >>> budget.allows(0.005, near), budget.allows(0.020, near)
+    (False, True)
+    >>> budget.earn(0.005)
+    >>> budget.allows(0.005, near), budget.allows(0.020, far), budget.allows(0.600, far)
+    (True, False, True)
+    """
+
+    _RESERVE = 0.002  # seconds that may be spent in vain after each change
+    _MOST = 0.050  # seconds that may be spent in vain after many gains
+    _SHARE = 0.02  # of what computing a value takes: nobody feels more
+
+    def __init__(self) -> None:
+        self._left = self._RESERVE
+
+    def renew(self) -> None:
+        """Something has changed: nobody knows yet whether others compute the same."""
+        self._left = max(self._left, self._RESERVE)
+
+    def allows(self, cost: float | None, round_trip: float) -> bool:
+        """Whether to ask for a value.
+
+        :param cost: seconds that computing it takes; None: not known
+        :param round_trip: seconds that asking takes
+        """
+        cost = UNKNOWN if cost is None else cost
+        return round_trip < cost and round_trip <= max(self._left, self._SHARE * cost)
+
+    def spend(self, seconds: float) -> None:
+        """It asked in vain."""
+        self._left = max(0.0, self._left - seconds)
+
+    def earn(self, cost: float) -> None:
+        """A value was shared that takes so many seconds to compute."""
+        self._left = min(self._MOST, self._left + cost)

@@ -5,7 +5,8 @@ server is what keeps it short; a server that answers but refuses writes is left 
 
 In a hash, ``#`` counts the bytes of its values, and ``#`` with a method's tag the entries and bytes
 of that method, whose fields start with its tag. A field whose value starts with ``!`` is claimed:
-somebody is computing it. Every other value is sealed: here none can be read or made.
+somebody is computing it; with ``!+``, somebody else waits for that. Every other value is sealed:
+here none can be read or made.
 
 Anybody may choose the keys of some methods, and of how many is known of none. So a method takes up
 to three times what it leaves free, in entries and in bytes; past that, a new value takes the place
@@ -15,13 +16,16 @@ room for those of another one, and for a method's newest.
 
 import logging
 import os
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ..connection import Breaker, RedisServer, Script
 from ..exceptions import RedisRefusedError, RedisUnavailableError, WrongTypeError
 
 _logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TTL = 24 * 3600  # seconds from the first value of a generation
 RETIRED_TTL = 60  # seconds from the first sight of a newer generation
@@ -30,6 +34,7 @@ MAX_ENTRIES = 50_000  # of one hash
 MAX_WHOLE = 8 * 2**20  # bytes: a bigger hash is not fetched whole
 _SHARE = 3  # times what is free that a method may take
 _LOOKS, _SAMPLE = 32, 64  # for others of a method: so often, at so many fields of the hash
+_SLOWER = 1.1  # times what a round trip took that it may take, for all that the next one shows
 _REFUSED_PAUSE = 15.0  # seconds without a write, after one was refused
 
 TAG_LENGTH = 6  # of a method's tag, in hexadecimal digits, with which its fields start
@@ -55,6 +60,9 @@ end
 local function is_claim(value)
     return string.sub(value, 1, 1) == '!'
 end
+local function is_awaited(value)
+    return string.sub(value, 1, 2) == '!+'
+end
 """
 
 # Answers with the value; 0 when somebody is computing it; 1 when it is the caller's to compute.
@@ -67,7 +75,10 @@ if value then
     if not is_claim(value) then
         return value
     end
-    if tonumber(string.match(value, '^!(%d+)') or 0) > now then
+    if tonumber(string.match(value, '^!%+?(%d+)') or 0) > now then
+        if not is_awaited(value) then
+            redis.call('HSET', KEYS[1], ARGV[1], '!+' .. string.sub(value, 2))
+        end
         return 0
     end
 else
@@ -84,7 +95,8 @@ end
 return 1
 """)
 
-# ARGV: ttl (s), most bytes, most entries, then fields and values. Answers how many were stored.
+# ARGV: ttl (s), most bytes, most entries, then fields and values. Answers with a number for each:
+# 0 not stored; 1 stored; 2 stored, and somebody else waited for it or computed it too.
 _PUBLISH = Script(f"""{_SHARES}
 local size = tonumber(redis.call('HGET', KEYS[1], '#') or 0)
 -- Removes other fields of the same method until there are so many less, and so many bytes.
@@ -133,13 +145,23 @@ for i = 4, #ARGV, 2 do
         entries, bytes, size = entries + more, bytes + longer, size + longer
     end
     note(name, entries, bytes)
-    stored[#stored + 1] = fits and 1 or 0
+    local is_wanted = old and (not is_claim(old) or is_awaited(old))
+    stored[#stored + 1] = fits and (is_wanted and 2 or 1) or 0
 end
 redis.call('HSET', KEYS[1], '#', string.format('%.0f', size))
 if redis.call('TTL', KEYS[1]) < 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[1])
 end
 return stored
+""")
+
+# Answers with all fields and values, unless they are too long. ARGV: most bytes
+_FETCH = Script("""
+local size = tonumber(redis.call('HGET', KEYS[1], '#') or '')
+if not size or size > tonumber(ARGV[1]) then
+    return {}
+end
+return redis.call('HGETALL', KEYS[1])
 """)
 
 # Lets others compute at once what the caller claimed. ARGV: the caller's mark, then fields
@@ -162,17 +184,28 @@ class Claim:
     THEIRS = 0  # somebody does
 
 
+class Stored:
+    """What :meth:`RemoteTier.publish` answers for each value."""
+
+    NOT = 0
+    NEW = 1
+    WANTED = 2  # somebody else waited for it, or computed it too
+
+
 class RemoteTier:
     """The shared tier on one Redis server.
 
     :param server: whose errors stop here
     :param max_bytes: of one hash
+    :ivar round_trip: seconds that an answer takes at least, of late: most take longer because this
+        process, or the machine, is busy; 0: nothing was asked yet
     """
 
     def __init__(self, server: RedisServer, *, max_bytes: int) -> None:
         self._server = server
         self._max_bytes = max_bytes
         self._writes = Breaker(_REFUSED_PAUSE)
+        self.round_trip = 0.0
         self._mark = b":" + os.urandom(6).hex().encode()
         os.register_at_fork(after_in_child=self._renew_mark)
 
@@ -199,35 +232,29 @@ class RemoteTier:
         for most in (MAX_ENTRIES, 0):  # the second time others make room
             self._server.evaluate(_PUBLISH, key, TTL, self._max_bytes, most, field, value)
             field += b"2"
-        self._server.execute("HGET", key, _SIZE)
-        self._server.execute("HGETALL", key)
+        self._server.evaluate_many(_FETCH, [(key, MAX_WHOLE)])
         self._server.execute("EXPIRE", key, 1)
 
-    def fetch(self, key: str) -> dict[bytes, bytes]:
-        """All values of a hash; none when it is not there, too big, or cannot be had."""
-        size = self._execute("HGET", key, _SIZE)
+    def fetch(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+        """All values of some hashes; of one that is absent, too big or out of reach, none."""
         try:
-            if size is None or int(size) > MAX_WHOLE:
-                return {}
-            answer = self._execute("HGETALL", key) or []
-            if not all(isinstance(part, bytes) for part in answer):
-                return {}
-            values = dict(zip(answer[::2], answer[1::2], strict=True))
-            values.pop(_SIZE, None)
-            own = _CLAIM, _COUNT
-            return {field: value for field, value in values.items() if not value.startswith(own)}
-        except (ValueError, TypeError) as error:  # whatever somebody put there, or answered
+            answers = self._timed(
+                self._server.evaluate_many, _FETCH, [(key, MAX_WHOLE) for key in keys]
+            )
+        except (RedisUnavailableError, WrongTypeError) as error:
             _logger.debug("Nothing read: %s", error)
-            return {}
+            return [{} for _key in keys]
+        return [_values(answer) for answer in answers]
 
-    def ask(self, key: str, field: bytes, *, claim: bool) -> bytes | int | None:
+    def ask(self, key: str, field: bytes, *, claim: bool, lease: int = LEASE) -> bytes | int | None:
         """One value; or, if there is none, whose it is to compute (:class:`Claim`).
 
+        :param lease: milliseconds that the others are to wait at most
         :param claim: whether the caller means to publish it; without, or when Redis refuses
             writes, the answer is only the value or None
         """
         if claim and self._writes.allows():
-            answer = self._write(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
+            answer = self._write(_ASK, key, field, self._mark, lease, TTL, MAX_ENTRIES)
             if isinstance(answer, bytes) or answer in (Claim.OURS, Claim.THEIRS):
                 return answer  # type: ignore[no-any-return]
         answer = self._execute("HGET", key, field)
@@ -236,12 +263,12 @@ class RemoteTier:
         return answer
 
     def publish(self, key: str, values: Sequence[tuple[bytes, bytes]]) -> Sequence[int]:
-        """Store fields and values, as far as the hash's bounds allow; 1 for each that was."""
+        """Store fields and values, as far as the hash's bounds allow (:class:`Stored`)."""
         if not values or not self._writes.allows():
             return ()
         arguments = [part for item in values for part in item]
         answer = self._write(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, *arguments)
-        is_told = isinstance(answer, list) and all(done in (0, 1) for done in answer)
+        is_told = isinstance(answer, list) and all(done in (0, 1, 2) for done in answer)
         return answer if is_told and len(answer) == len(values) else ()
 
     def release(self, key: str, fields: Sequence[bytes]) -> None:
@@ -253,9 +280,18 @@ class RemoteTier:
         """Let a hash go that newer readers do not look at any more."""
         self._execute("EXPIRE", key, RETIRED_TTL)
 
+    def _timed(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call Redis, and learn how long that takes."""
+        began = time.monotonic()
+        try:
+            return call(*arguments)
+        finally:
+            took, known = time.monotonic() - began, self.round_trip
+            self.round_trip = min(took, known * _SLOWER) if known else took
+
     def _write(self, script: Script, key: str, *arguments: Any) -> Any:
         try:
-            answer = self._server.evaluate(script, key, *arguments)
+            answer = self._timed(self._server.evaluate, script, key, *arguments)
         except RedisRefusedError as error:
             if self._writes.fail():
                 _logger.warning("The ormcache is not shared: %s", error)
@@ -269,7 +305,19 @@ class RemoteTier:
 
     def _execute(self, *command: Any) -> Any:
         try:
-            return self._server.execute(*command)
+            return self._timed(self._server.execute, *command)
         except (RedisUnavailableError, WrongTypeError) as error:
             _logger.debug("Nothing done: %s", error)
             return None
+
+
+def _values(answer: Any) -> dict[bytes, bytes]:
+    """What :data:`_FETCH` answers, without counts and claims; nothing of what is no such answer."""
+    if not isinstance(answer, list) or not all(isinstance(part, bytes) for part in answer):
+        return {}
+    if len(answer) % 2:
+        return {}
+    values = dict(zip(answer[::2], answer[1::2], strict=True))
+    values.pop(_SIZE, None)
+    own = _CLAIM, _COUNT
+    return {field: value for field, value in values.items() if not value.startswith(own)}

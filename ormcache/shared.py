@@ -1,35 +1,40 @@
-"""The two-tier lookup: what happens when tier 1, Odoo's LRU, has no value.
+"""What a process does when its own caches do not have a value. :meth:`SharedOrmcache.look_up` is
+the whole of it, from top to bottom:
 
-* A transaction reads and publishes under the generation that its own snapshot saw, or one that was
-  seen on its cursor before. So what is read was computed by a snapshot at least as new.
-* What it computes is encoded at once, and published after its commit; before, only when it is
-  proven to have written nothing; never after a rollback, not even to a savepoint.
-* While its thread has invalidated something and not signalled it yet, it does neither.
-* A transaction older than what the process knows does neither, and leaves tier 1 alone too: what it
-  computes is for itself only.
+1. Where the call's value would be in Redis: the *slot*. There is none when the method stays local,
+   or while the transaction may neither read nor publish (``transaction.py``).
+2. Tier 2: the slot's value, if Redis has it, or somebody who computes it now is about to send it.
+3. Compute it. It stays with the transaction until it is known to be committed, and is sealed at
+   once, because its callers may edit it.
 
-Knows Odoo by what it is handed: a registry, a cursor, a cached method.
+Knows Odoo by what it is handed: :class:`Call` and ``transaction.Connection``.
 """
 
 import contextlib
 import logging
-import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakSet
 
 from ..codec.value import Vault, decode, encode, key_bytes
 from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from .counters import COUNTERS, Counter
-from .generation import REGISTRY, Generation, Ids
-from .originals import Originals
-from .policy import Method
-from .remote import TAG_LENGTH, RemoteTier
-from .transaction import Entry, Hash, Transaction
+from .generation import Generation
+from .layers import Computed
+from .local import Caches, LocalTier
+from .originals import EDITED, digest
+from .outbox import Entry, Outbox, place
+from .policy import UNKNOWN, Method
+from .remote import LEASE, TAG_LENGTH, Claim, RemoteTier
+from .transaction import Connection, Transaction
 
 _logger = logging.getLogger(__name__)
 
+PATIENCE = 0.010  # seconds to wait for a value that somebody computes, and ...
+PATIENCE_FACTOR = 2  # ... that many times what one of its method takes
+MAX_PATIENCE = 2.0  # seconds
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.008  # seconds between two looks
 _REMEMBERED_HASHES = 24  # hashes fetched whole, per database
 _REMEMBERED_FAILURES = 10_000  # keys whose method raised, per hash
 
@@ -66,62 +71,102 @@ class Code(Protocol):
         """Whether something encoded holds the path of a file."""
 
 
-class Place(NamedTuple):
-    """Where the value of one key belongs, as one transaction sees it."""
+class Call(Protocol):
+    """One call of a cached method, whose value the process does not have.
 
-    transaction: Transaction
+    :param key: as ``ormcache.key`` makes it: model name, function, arguments
+    :param model: what it is called on
+    :param may_load: whether a value of Redis will do
+    :param may_share: whether others may be given the value
+    """
+
+    key: tuple[Any, ...]
+    container: str
+    method: Method
+    model: Any
+    may_load: bool
+    may_share: bool
+
+    def surroundings(self, generation: Generation) -> tuple[Any, ...] | None:
+        """What its value depends on beyond its key; None: on more than can be said."""
+
+    def compute(self) -> tuple[Any, float, Collection[Any] | None]:
+        """The value; seconds that it took; keys that were looked up for it, None: not known."""
+
+    def is_of_known_tables(self, generation: Generation) -> bool:
+        """Whether the value was computed from tables whose state is in the generation."""
+
+
+class Hash:
+    """A hash of Redis as this process fetched it, and what was found out about it since.
+
+    :param values: fetched and not looked for yet
+    :param took: seconds that this took
+    :ivar failed: fields whose method raised: nobody will publish them
+    :ivar asked: seconds since then that it took to ask for what was there, one by one
+    :ivar known: fields that were looked for
+    """
+
+    __slots__ = ("asked", "failed", "key", "known", "took", "values")
+
+    def __init__(self, key: str, values: dict[bytes, bytes], took: float) -> None:
+        self.key = key
+        self.values = values
+        self.took = took
+        self.failed: set[bytes] = set()
+        self.known: set[bytes] = set()
+        self.asked = 0.0
+
+
+class Slot(NamedTuple):
+    """Where in Redis a call's value is, or would be.
+
+    :param generation: under which it may be read there
+    """
+
     generation: Generation
     vault: Vault
     hash: Hash
     field: bytes
-    method: Method
     counter: Counter
 
     @property
     def bound(self) -> bytes:
-        """What its value is sealed for: nowhere else does it open."""
-        return self.hash.key.encode() + b"\0" + self.field
+        """What its value is sealed for."""
+        return place(self.hash.key, self.field)
 
 
 class SharedOrmcache:
-    """Tier 2 for the database of one registry, which threads share.
+    """Both tiers for the database of one registry, which threads share.
 
+    :param caches: tier 1, by container
     :param codecs: for methods whose values need one of their own, by module and qualified name
     """
 
     def __init__(
-        self, remote: RemoteTier, database: str, prefix: str, codecs: Mapping[str, ValueCodec]
+        self,
+        remote: RemoteTier,
+        outbox: Outbox,
+        database: str,
+        prefix: str,
+        codecs: Mapping[str, ValueCodec],
+        caches: Caches,
     ) -> None:
         self.remote = remote
-        self._known: dict[str, Ids] = {}  # per origin, the newest that this process saw signalled
-        self._seen: dict[str, Generation] = {}  # per origin, the one it saw last
+        self.local = LocalTier(caches)
+        self.code: Code | None = None  # once it is known; until then nothing is shared
+        self.is_closed = False  # whether its database has no secret
+        self._outbox = outbox
+        self._budget = outbox.budget
         self._codecs = codecs
         self._database = database
         self._prefix = f"{prefix}:ormcache:{database}:"
         self._vaults: dict[str, Vault] = {}
-        self.is_closed = False  # whether its database has no secret
-        self.code: Code | None = None  # once it is known; until then nothing is shared
-        self.originals = Originals()
         self._hashes: OrderedDict[str, Hash] = OrderedDict()
+        self._used: set[str] = set()  # containers that were looked into
         # By container and origin: the newest generation, and the key of its hash.
         self._newest: dict[tuple[str, str], tuple[Generation, str]] = {}
         self._methods: dict[Any, Method] = {}
-        self._lock = threading.Lock()
-        # Weak: the end of one may go unnoticed, when another addon's callback fails.
-        self._open: WeakSet[Transaction] = WeakSet()
-        self._unsettled: WeakSet[Transaction] = WeakSet()
-        self._undone = 0
-
-    def learn(self, generation: Generation) -> None:
-        """Take note that this process has seen ``generation``: what is older is past."""
-        if self._seen.get(generation.origin) is generation:
-            return
-        with self._lock:  # :meth:`put` is done, or will find what changed
-            self._seen[generation.origin] = generation
-            known = self._known.get(generation.origin, {})
-            newest = {key: max(known.get(key, ()), ids) for key, ids in generation.ids.items()}
-            # The same object, so that what is compared most often is found equal at once.
-            self._known[generation.origin] = generation.ids if newest == generation.ids else newest
 
     def method(self, cache: Any) -> Method:
         """What is known of a cached method.
@@ -133,224 +178,251 @@ class SharedOrmcache:
             found = self._methods[cache] = Method(cache.method)
         return found
 
-    def forget_hashes(self) -> None:
-        """Fetch each again when something is looked for in it."""
-        self._hashes.clear()
+    def begin(self, connection: Connection) -> Transaction:
+        """For a cursor: what it takes from both tiers, and gives to them."""
+        return Transaction(self.local, self._outbox, connection)
 
-    # -- what threads see of each other ------------------------------------------------------------
+    def flush(self) -> None:
+        """Wait until Redis has what this process has for it, as far as it takes it."""
+        self._outbox.flush()
 
-    def began(self, transaction: Transaction) -> None:
-        """A transaction may put values in tier 1, until it ended.
+    # -- a call ------------------------------------------------------------------------------------
 
-        It can see those of the others that are open, who had nobody to prove anything to before.
-        """
-        if transaction.open_in is self:
-            return
-        with self._lock:
-            transaction.open_in = self
-            if transaction not in self._open:
-                self._unsettled.update([other for other in self._open if other.fills])
-                self._open.add(transaction)
+    def look_up(self, transaction: Transaction, call: Call) -> Any:
+        """The value of a call, from tier 2 or computed."""
+        transaction.look_around()
+        slot = self._slot(transaction, call)
+        if slot is not None and call.may_load:
+            found = self._load(transaction, slot, call)
+            if found is not None:
+                transaction.take_in(call.container, call.key, found, slot.generation)
+                return found.value
+        return self._compute(transaction, slot, call)
 
-    def is_alone(self, transaction: Transaction) -> bool:
-        """Whether no other transaction sees what it puts in tier 1."""
-        with self._lock:
-            return all(each is transaction for each in self._open)
-
-    def unsettle(self, transaction: Transaction) -> None:
-        """A transaction puts values in tier 1 that may never be committed."""
-        with self._lock:
-            self._unsettled.add(transaction)
-
-    def settle(self, transaction: Transaction, *, undone: bool) -> None:
-        """These were committed after all, or undone: then tier 1 is to be cleared after this."""
-        with self._lock:
-            if undone and transaction in self._unsettled:
-                self._undone += 1
-            self._unsettled.discard(transaction)
-
-    def ended(self, transaction: Transaction) -> None:
-        """After the commit or the rollback of all of it."""
-        with self._lock:
-            transaction.open_in = None
-            self._open.discard(transaction)
-
-    def unsettled(self, transaction: Transaction) -> list[Transaction]:
-        """The others from whose values in tier 1 something may be computed meanwhile."""
-        if not self._unsettled:
-            return []
-        with self._lock:
-            return [other for other in self._unsettled if other is not transaction]
-
-    def drop_what_waits(self) -> None:
-        """Publish nothing of what open transactions computed so far."""
-        with self._lock:
-            for transaction in self._open:
-                transaction.drop()
-
-    def doubts(self, transaction: Transaction) -> tuple[bool, int]:
-        """Whether tier 1 may hold what others have not committed; and how often some of it went."""
-        return bool(self.unsettled(transaction)), self._undone
-
-    # -- one transaction ---------------------------------------------------------------------------
-
-    def current_generation(
-        self, transaction: Transaction, registry: Any, read: Callable[[], Generation]
-    ) -> Generation | None:
-        """The generation of a transaction; None when it misses what this process knows of.
-
-        :param read: reads the generation in the transaction
-        """
-        generation = transaction.generation
-        if generation is not None and not self.is_older(generation, registry):
-            return generation
-        known = (dict(self._known), registry.registry_sequence, dict(registry.cache_sequences))
-        if transaction.outdated == known:
+    def _slot(self, transaction: Transaction, call: Call) -> Slot | None:
+        generation = transaction.sharing(call.container)
+        method = call.method
+        if method.local or not call.may_share or self.code is None:
             return None
-        generation = transaction.generation = read()
-        if not self.is_older(generation, registry):
-            return generation
-        transaction.outdated, transaction.own = known, {}
-        return None
-
-    def is_older(self, generation: Generation, registry: Any) -> bool:
-        """Whether a snapshot misses something that this process knows of.
-
-        The registry's sequences are a guess after it signalled, and never too high.
-        """
-        if generation.is_past:
-            return True
-        known = self._known.get(generation.origin)
-        if known is not None and known is not generation.ids and generation.older_than(known):
-            return True
-        newest = generation.newest
-        if (newest[REGISTRY] or 0) < registry.registry_sequence:
-            return True
-        for key, sequence in registry.cache_sequences.items():
-            if (newest[key] or 0) < sequence:
-                return True
-        return False
-
-    def put(self, lru: Any, key: Any, value: Any, transaction: Transaction, registry: Any) -> bool:
-        """Put a value in tier 1, unless the process knows of more than the transaction has seen.
-
-        In one step as to :meth:`learn`: whoever learns of more clears tier 1 after that.
-        """
-        with self._lock:
-            generation = transaction.generation
-            if generation is not None and self.is_older(generation, registry):
-                return False
-            lru[key] = value
-            return True
-
-    def place(
-        self,
-        transaction: Transaction,
-        generation: Generation,
-        cache: Any,
-        method: Method,
-        key: tuple[Any, ...],
-        surroundings: tuple[Any, ...],
-    ) -> Place | None:
-        """Where a value belongs; None when its key cannot be told from others in all processes, or
-        when Redis is too slow.
-
-        :param key: as ``ormcache.key`` makes it: model name, function, arguments
-        :param surroundings: what else a value may depend on
-        """
-        if self.code is None or not generation.secret:
+        if generation is None or not generation.secret or transaction.has_waited_enough:
             return None
         vault = self.vault(generation.secret)
+        hash_ = self._hash(call.container, generation, transaction, vault)
+        if hash_ is None:
+            return None
+        surroundings = call.surroundings(generation)
+        if surroundings is None:
+            return None
         counter = COUNTERS[self._database, method.name]
         surroundings = (*surroundings, self.code.places if method.holds_places else b"")
         try:
-            key_digest = vault.digest(key_bytes((method.name, key[0], key[2:], surroundings)))
+            name = key_bytes((method.name, call.key[0], call.key[2:], surroundings))
         except NotShareableError as error:
             counter.rejected += 1
             method.refuse(str(error))
             return None
-        hash_ = self._hash(cache.cache_name, generation, transaction, vault)
-        if hash_ is None:
-            return None
         tag = vault.digest(method.name.encode()).hex()[:TAG_LENGTH].encode()
-        return Place(transaction, generation, vault, hash_, tag + key_digest, method, counter)
+        return Slot(generation, vault, hash_, tag + vault.digest(name), counter)
 
-    def load(self, place: Place, model: Any) -> tuple[Any] | None:
-        """The value from tier 2, in a tuple; None: the caller is to compute it."""
-        sealed = place.transaction.find(place.hash, place.field, place.method)
+    def _load(self, transaction: Transaction, slot: Slot, call: Call) -> Computed | None:
+        sealed = self._sealed(transaction, slot, call)
         if sealed is None:
             return None
-        place.counter.bytes_in += len(sealed)
+        slot.counter.bytes_in += len(sealed)
+        method = call.method
         try:
-            data, cost = place.vault.open(place.bound, sealed)
-            value = self._codec(place.method).decode(model, data)
+            data, cost = slot.vault.open(slot.bound, sealed)
+            value = self._codec(method).decode(call.model, data)
         except ExpiredRecordError:
             return None
         except CorruptRecordError as error:
-            place.counter.rejected += 1
-            _logger.warning("A value of %s is refused: %s", place.method.name, error)
+            slot.counter.rejected += 1
+            _logger.warning("A value of %s is refused: %s", method.name, error)
             return None
-        place.counter.found += 1
-        place.counter.saved += cost
-        place.method.computed(cost)
-        place.method.is_shareable = True
-        return (value,)
+        slot.counter.found += 1
+        slot.counter.saved += cost
+        method.computed(cost)
+        method.is_shareable = True
+        return Computed(value, digest(value))
 
-    def store(self, place: Place, value: Any, cost: float, *, publish: bool) -> None:
-        """Encode a computed value, before anybody can change it, for a publication later.
+    def _sealed(self, transaction: Transaction, slot: Slot, call: Call) -> bytes | None:
+        """What Redis has in a slot; None: it is to be computed."""
+        hash_, field, method = slot.hash, slot.field, call.method
+        hash_.known.add(field)
+        fetched = hash_.values.pop(field, None)
+        if fetched is not None or field in hash_.failed:
+            return fetched
+        if not transaction.is_in_step(call.container) or not self._budget.allows(
+            method.mean_cost, self.remote.round_trip
+        ):
+            return None
+        claim = not transaction.has_changed
+        waited = transaction.waited
+        answer = self._ask(transaction, slot, method, claim=claim)
+        if answer == Claim.THEIRS:
+            transaction.settle_claims()  # somebody may be waiting for what this transaction has
+            answer = self._wait(transaction, slot, method)
+        asked = transaction.waited - waited
+        if isinstance(answer, bytes):
+            self._budget.earn(method.mean_cost or UNKNOWN)
+            self._refetch(transaction, hash_, asked)
+            return answer
+        self._budget.spend(asked)
+        if answer == Claim.OURS:
+            transaction.claimed(hash_.key, field)
+        return None
 
-        :param cost: seconds that computing it took
-        :param publish: whether it is valid beyond this transaction
-        """
-        place.counter.computed += 1
-        place.counter.spent += cost
-        place.method.computed(cost)
-        if not publish:
-            place.transaction.release(place.field)
-            return
+    def _ask(
+        self, transaction: Transaction, slot: Slot, method: Method, *, claim: bool
+    ) -> bytes | int | None:
+        return transaction.waiting(
+            self.remote.ask, slot.hash.key, slot.field, claim=claim, lease=_lease(method)
+        )
+
+    def _wait(self, transaction: Transaction, slot: Slot, method: Method) -> bytes | int | None:
+        """Look again for a while, until whoever computes the value has sent it."""
+        far, cost = self.remote.round_trip, method.mean_cost or UNKNOWN
+        if cost < 2 * far:  # one to send it, one to look
+            return None
+        pause = max(_FIRST_PAUSE, far)
+        left = min(PATIENCE + PATIENCE_FACTOR * cost, MAX_PATIENCE)
+        while left > 0 and not transaction.has_waited_enough:
+            began = time.monotonic()
+            time.sleep(pause)
+            pause = min(2 * pause, max(_LONGEST_PAUSE, far))
+            answer = self._ask(transaction, slot, method, claim=not transaction.has_changed)
+            if answer != Claim.THEIRS:
+                return answer
+            left -= time.monotonic() - began
+        return None
+
+    def _compute(self, transaction: Transaction, slot: Slot | None, call: Call) -> Any:
+        before = transaction.number, transaction.epoch
+        may_publish = slot is not None and transaction.is_in_step(call.container)
+        waited = transaction.waited
         try:
-            data = self._encoded(place.method, value)
-            sealed = place.vault.seal(place.bound, data, cost)
-        except Exception as error:  # a codec's too: the value itself is fine
-            place.counter.rejected += 1
-            place.method.refuse(str(error))
-            _logger.debug("A value of %s stays local: %s", place.method.name, error)
-            place.transaction.release(place.field)
-            return
-        place.method.is_shareable = True
-        place.transaction.offer(Entry(place.hash.key, place.field, sealed, place.counter))
+            value, cost, looked_up = call.compute()
+        except BaseException:
+            if slot is not None:
+                self._failed(transaction, slot)
+            raise
+        cost -= transaction.waited - waited  # whoever gets the value need not wait for that
+        if before[0] != transaction.number:  # it ended one and began another
+            if slot is not None:
+                self._failed(transaction, slot)
+            return value
+        is_whole = before[1] == transaction.epoch and looked_up is not None
+        is_edited = not is_whole or self._any_edited(transaction, looked_up or ())
+        computed = Computed(value)
+        if slot is not None:
+            slot.counter.computed += 1
+            slot.counter.spent += cost
+            call.method.computed(cost)
+            transaction.look_around()
+            if (
+                may_publish
+                and not is_edited
+                and transaction.is_in_step(call.container)
+                and call.is_of_known_tables(slot.generation)
+            ):
+                computed.entry = self._seal(slot, call.method, value, cost)
+            if computed.entry is None:
+                transaction.give_up(slot.hash.key, slot.field)
+        if not is_edited:
+            is_encoded = computed.entry and self._codec(call.method) is PLAIN
+            computed.original = digest(value, computed.entry.data if is_encoded else None)
+        transaction.keep(call.container, call.key, computed, cost)
+        return value
 
-    def give_up(self, place: Place) -> None:
-        """The method raised: there is nothing to store, nor to ask for again."""
-        if len(place.hash.failed) < _REMEMBERED_FAILURES:
-            place.hash.failed.add(place.field)
-        place.transaction.release(place.field)
+    def _any_edited(self, transaction: Transaction, keys: Collection[Any]) -> bool:
+        """Whether one of these values is no longer what it was computed as."""
+        own = [(key, transaction.find(key)) for key in keys]
+        for _key, computed in own:
+            if computed is None or computed.original == b"":
+                continue
+            if computed.original is EDITED or digest(computed.value) != computed.original:
+                return True
+        return self.local.originals.any_edited(key for key, found in own if found is None)
+
+    def _seal(self, slot: Slot, method: Method, value: Any, cost: float) -> Entry | None:
+        try:
+            data = self._encoded(method, value)
+        except Exception as error:  # a codec's too: the value itself is fine
+            slot.counter.rejected += 1
+            method.refuse(str(error))
+            _logger.debug("A value of %s stays local: %s", method.name, error)
+            return None
+        method.is_shareable = True
+        return Entry(slot.vault, slot.hash.key, slot.field, data, slot.counter, cost)
+
+    def _failed(self, transaction: Transaction, slot: Slot) -> None:
+        """There is nothing to publish, nor to ask for again."""
+        if len(slot.hash.failed) < _REMEMBERED_FAILURES:
+            slot.hash.failed.add(slot.field)
+        transaction.give_up(slot.hash.key, slot.field)
+
+    # -- hashes ------------------------------------------------------------------------------------
+
+    def forget_hashes(self) -> None:
+        """Fetch each again when something is looked for in it."""
+        self._hashes.clear()
 
     def _hash(
         self, container: str, generation: Generation, transaction: Transaction, vault: Vault
     ) -> Hash | None:
         """A container's hash, fetched when this process first looks for something in it.
 
-        None when that would take the transaction too long.
+        With it those of the other containers in use: a far Redis is asked once after a change. A
+        transaction that is not in step gets only what others have fetched: nobody will get what it
+        computes in return.
         """
+        self._used.add(container)
+        key = self._key(container, generation, vault)
+        found = self._hashes.get(key)
+        if found is not None or not transaction.is_in_step(container):
+            return found
+        keys = {self._key(each, generation, vault): each for each in self._used}
+        missing = [each for each in keys if each not in self._hashes]
+        self._budget.renew()
+        began = time.monotonic()
+        fetched = transaction.waiting(self.remote.fetch, missing)
+        took = time.monotonic() - began
+        for each, values in zip(missing, fetched, strict=True):
+            self._hashes[each] = Hash(each, values, took)
+            self._supersede(keys[each], generation, each)
+        found = self._hashes[key]
+        while len(self._hashes) > _REMEMBERED_HASHES:
+            self._hashes.popitem(last=False)
+        return found
+
+    def _refetch(self, transaction: Transaction, hash_: Hash, asked: float) -> None:
+        """Fetch a hash again once asking for single values has taken as long as that.
+
+        :param asked: seconds that the last one took, which was found
+        """
+        hash_.asked += asked
+        if hash_.asked < hash_.took:
+            return
+        began = time.monotonic()
+        [values] = transaction.waiting(self.remote.fetch, [hash_.key])
+        hash_.values = {name: value for name, value in values.items() if name not in hash_.known}
+        hash_.took = max(time.monotonic() - began, 0.0 if hash_.values else 2 * hash_.took)
+        hash_.asked = 0.0
+
+    def _key(self, container: str, generation: Generation, vault: Vault) -> str:
         assert self.code is not None
         token = vault.digest(self.code.content + generation.token(container))
-        key = f"{self._prefix}{container}:{token.hex()}"
-        found = self._hashes.get(key)
-        if found is None:
-            if transaction.has_waited_enough:
-                return None
-            found = self._hashes[key] = Hash(key, transaction.waiting(self.remote.fetch, key))
-            line = container, generation.origin
-            past = self._newest.get(line)
-            if past is None or past[0].older_than(generation.ids):
-                self._newest[line] = generation, key
-                if past is not None:
-                    self._hashes.pop(past[1], None)
-                    transaction.waiting(self.remote.retire, past[1])
-            while len(self._hashes) > _REMEMBERED_HASHES:
-                self._hashes.popitem(last=False)
-        return found
+        return f"{self._prefix}{container}:{token.hex()}"
+
+    def _supersede(self, container: str, generation: Generation, key: str) -> None:
+        """Let the hash go that this one takes the place of."""
+        line = container, generation.origin
+        past = self._newest.get(line)
+        if past is None or past[0].older_than(generation.ids):
+            self._newest[line] = generation, key
+            if past is not None and past[1] != key:
+                self._hashes.pop(past[1], None)
+                self._outbox.retire(past[1])
 
     def vault(self, secret: str) -> Vault:
         """Seals the values of a database with this secret."""
@@ -366,7 +438,7 @@ class SharedOrmcache:
         :param name: what they depend on
         """
         key, field = f"{self._prefix}remembered", b"-" * TAG_LENGTH + vault.digest(name)
-        bound = key.encode() + b"\0" + field
+        bound = place(key, field)
         sealed = self.remote.ask(key, field, claim=False)
         if isinstance(sealed, bytes):
             with contextlib.suppress(CorruptRecordError):
@@ -383,6 +455,11 @@ class SharedOrmcache:
 
     def _codec(self, method: Method) -> ValueCodec:
         return self._codecs.get(method.name, PLAIN)
+
+
+def _lease(method: Method) -> int:
+    """Milliseconds that others wait for this process to compute one."""
+    return min(LEASE, 100 + int(10_000 * (method.mean_cost or 1.0)))
 
 
 def keys_of_containers(keys: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -10,17 +10,17 @@ gets a higher ``xmin`` than any row had before, so a state never comes back.
 
 Pure: no I/O, and nothing of Odoo but names of tables and of ormcache's containers.
 
->>> sources = existing({"groups": ("res_groups", "res_lang WHERE active")}, {"res_lang"})
->>> sources
-{'groups': ('res_lang WHERE active',)}
->>> states_of(sources, {"res_lang WHERE active": "92 80415"})
-{'groups': '92 80415'}
+>>> table_of("res_lang WHERE active"), covers("default", "res_lang")
+('res_lang', True)
+>>> states_of({"website_page": "92 80415", "res_lang": "7 3"})["templates.cached_values"]
+'7 3|92 80415'
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Mapping
 
-# What modules define. Other external identifiers come and go with imports and exports.
-_MODULES = (
+# What modules define: who changes it through the ORM has the registry reloaded. Other external
+# identifiers come and go with imports and exports.
+MODULES = (
     "ir_module_module",
     "ir_module_category",
     "ir_model",
@@ -85,12 +85,12 @@ _ASSETS = (
 _PAGES = ("website_controller_page", "website_page")
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "stable": (*_MODULES, *_STABLE),
-    "default": (*_MODULES, *_DEFAULT),
-    "groups": (*_MODULES, *_GROUPS, *_ACCESS),
-    "templates": (*_MODULES, *_TEMPLATES),
-    "assets": (*_MODULES, *_ASSETS),
-    "templates.cached_values": (*_MODULES, *_DEFAULT, *_TEMPLATES, *_ASSETS, *_PAGES),
+    "stable": (*MODULES, *_STABLE),
+    "default": (*MODULES, *_DEFAULT),
+    "groups": (*MODULES, *_GROUPS, *_ACCESS),
+    "templates": (*MODULES, *_TEMPLATES),
+    "assets": (*MODULES, *_ASSETS),
+    "templates.cached_values": (*MODULES, *_DEFAULT, *_TEMPLATES, *_ASSETS, *_PAGES),
 }
 """Per container, what its values are computed from, directly or by way of other cached values: SQL
 after ``FROM``. A table that changes without clearing the container has no place here, because each
@@ -113,37 +113,30 @@ _COLUMNS = {
 MOST_BYTES = 16 * 2**20  # of a table whose state is asked for besides: 10 ms
 
 
+def every() -> list[str]:
+    """All sources, each once."""
+    return list(dict.fromkeys(source for sources in SOURCES.values() for source in sources))
+
+
 def covers(container: str, table: str) -> bool:
     """Whether a container's sources have rows of a table."""
     return any(table_of(source) == table for source in SOURCES.get(container, ()))
 
 
-def existing(
-    sources: Mapping[str, Iterable[str]], tables: Container[str]
-) -> dict[str, tuple[str, ...]]:
-    """``SOURCES`` of a database that has only these tables."""
-    return {
-        container: tuple(dict.fromkeys(each for each in found if table_of(each) in tables))
-        for container, found in sources.items()
-    }
+def state(source: str) -> str:
+    """SQL, between parentheses: the state of a source, text."""
+    columns = _COLUMNS.get(table_of(source), _XMIN)
+    return f"(SELECT concat_ws(' ', count(*), {columns}) FROM {source})"
 
 
-def query(sources: Iterable[str]) -> str:
-    """SQL that gives a column of text for each source: its state."""
-    columns = (
-        f"(SELECT concat_ws(' ', count(*), {_COLUMNS.get(table_of(source), _XMIN)}) FROM {source})"
-        for source in sources
-    )
-    return f"SELECT {', '.join(columns)}"
-
-
-def states_of(sources: Mapping[str, Iterable[str]], found: Mapping[str, str]) -> dict[str, str]:
+def states_of(found: Mapping[str, str]) -> dict[str, str]:
     """Per container, the states of its sources.
 
-    :param found: per source, what the database said
+    :param found: per source of those whose tables exist, what the database said
     """
     return {
-        container: "|".join(found[source] for source in each) for container, each in sources.items()
+        container: "|".join(found[source] for source in dict.fromkeys(sources) if source in found)
+        for container, sources in SOURCES.items()
     }
 
 

@@ -1,123 +1,357 @@
-"""What one cursor may take from tier 2, and what it will give to it."""
+"""What one cursor computes, from the beginning of a transaction to its end.
+
+A transaction keeps what it computes in its own layers (``layers.py``). *In step* means, for a
+container: its snapshot saw the same signals as the process last did, so what it computes may be put
+where others find it, once it is known to be committed:
+
+========== ============= ===================== ======================== =======================
+in step    has changed   reads, after its own  what it computes is      seen by others
+========== ============= ===================== ======================== =======================
+yes        nothing       tier 1, tier 2        in its lowest layer      when proven to have
+                                                                        written nothing, or
+                                                                        after the commit
+yes        something     tier 1, tier 2        in the layer of the      after the commit
+                                               last change
+either     this one      nothing               in the layer of the      in tier 1, after the
+                                               last change              commit
+no         either        tier 1, what was      as above                 never
+                         fetched of tier 2
+                         under the process's
+                         newer generation
+========== ============= ===================== ======================== =======================
+
+"This one": the container was invalidated in this transaction. After the commit the process is ahead
+of the signals for it (``local.py``).
+
+The end of a transaction is the beginning of the next one on the same cursor, with empty layers and
+another generation: that of its own snapshot, read when it is first needed. The exception is the
+rollback that follows a check of the signals: ``Request._serve_db`` checks and begins anew at once.
+What the check saw goes for the next snapshot, which may have seen more: then it is not in step.
+
+>>> def seen(*ids):
+...     rows = [f'({number},"2026-01-01",{number})' for number in ids]
+...     keys = ["registry", "default"]
+...     return Generation.from_rows(keys, [["(1,,1)"], rows], "db", "9:9:", {"default": keys})
+>>> class Cursor:
+...     sees, wrote = seen(1), False
+...     def read_generation(self): return self.sees
+...     def wrote_nothing(self): return not self.wrote
+...     def has_pending_changes(self): return False
+...     def is_current(self): return True
+...     def look_around(self): pass
+...     def lost(self, containers): pass
+...     def learnt(self, seen): pass
+...     def note_commit(self, number): self.number = number
+>>> class Post:
+...     def publish(self, entries): pass
+...     def release(self, key, fields): print("gives up", *fields)
+>>> cursor, tier1 = Cursor(), {"default": {}}
+>>> local = LocalTier(tier1)
+>>> transaction = Transaction(local, Post(), cursor)
+>>> def compute(key, value):
+...     reads = transaction.sharing("default")
+...     transaction.keep("default", key, Computed(value), cost=0.030)
+...     of = ".".join(map(str, reads.ids["default"])) if reads else None
+...     return f"tier 2 of {of}", transaction.is_in_step("default"), tier1["default"]
+
+In step, and nothing was changed: a proof is worth a query after some computing.
+
+>>> compute("a", 1)
+('tier 2 of 1', True, {})
+>>> compute("b", 2)
+('tier 2 of 1', True, {'a': 1, 'b': 2})
+
+In step, and something was changed: nobody waits for its values any more, and they are seen after
+the commit; a rollback drops them.
+
+>>> transaction.claimed("hash", "field")
+>>> transaction.changed()
+>>> compute("c", 3), compute("d", 4)
+gives up field
+(('tier 2 of 1', True, {'a': 1, 'b': 2}), ('tier 2 of 1', True, {'a': 1, 'b': 2}))
+>>> transaction.committed()
+>>> tier1["default"]
+{'a': 1, 'b': 2, 'c': 3, 'd': 4}
+>>> transaction.changed()
+>>> compute("e", 5)
+('tier 2 of 1', True, {'a': 1, 'b': 2, 'c': 3, 'd': 4})
+>>> transaction.rolled_back()
+>>> "e" in tier1["default"]
+False
+
+The container was invalidated; Odoo has cleared tier 1, and another thread filled it meanwhile.
+After the commit the process is ahead of the signals.
+
+>>> tier1["default"].clear()
+>>> transaction.invalidate({"default"})
+>>> tier1["default"]["a"] = "before"
+>>> compute("a", "after")
+('tier 2 of None', False, {'a': 'before'})
+>>> transaction.committed()
+>>> compute("f", 6)
+('tier 2 of None', False, {'a': 'after'})
+
+Another thread has seen the signal: this transaction is older than that, and not in step.
+
+>>> local.signalled({"default"}, cursor.number)
+>>> local.learn(seen(2, 1), local.mark(is_current=True))
+True
+>>> compute("g", 7)
+('tier 2 of 2.1', False, {})
+>>> transaction.committed()
+>>> tier1["default"]
+{}
+
+The next one on the cursor sees it as well.
+
+>>> cursor.sees = seen(2, 1)
+>>> compute("h", 8)
+('tier 2 of 2.1', True, {})
+"""
 
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
-from .counters import Counter
 from .generation import Generation
-from .policy import Method
-from .remote import Claim, RemoteTier
+from .layers import Computed, Layers, View
+from .local import LocalTier
+from .originals import EDITED
+from .outbox import Outbox
 
 T = TypeVar("T")
 
-PUBLISH_AFTER = 0.015  # seconds that others wait at most for what a long request computed
-PATIENCE = 0.040  # seconds to wait for a value that somebody computes, and ...
-PATIENCE_FACTOR = 4  # ... that many times what one of its method takes
-MAX_PATIENCE = 2.0  # seconds
-MAX_WAIT = 0.5  # seconds that one cursor waits for Redis, all in all, before it does without
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.008  # seconds between two looks
+MAX_WAIT = 0.5  # seconds that one transaction waits for Redis, all in all, before it does without
+PROOF_AFTER = 0.050  # seconds of computing that are worth a proof: a hundred times what it takes
 
 
-class Hash:
-    """A hash of Redis as this process fetched it, and what was found out about it since.
+class Connection(Protocol):
+    """What the cache asks of a cursor."""
 
-    :param values: fetched and not looked for yet
-    """
+    def read_generation(self) -> Generation:
+        """What its snapshot sees of the signals, for the price of a query."""
 
-    __slots__ = ("failed", "key", "values")
+    def learnt(self, seen: Generation) -> None:
+        """The process has cleared its caches of all that is older than what was read."""
 
-    def __init__(self, key: str, values: dict[bytes, bytes]) -> None:
-        self.key = key
-        self.values = values
-        self.failed: set[bytes] = set()  # fields whose method raised: nobody will publish them
+    def wrote_nothing(self) -> bool:
+        """Whether the transaction is proven to have written nothing, for the price of a query."""
 
+    def has_pending_changes(self) -> bool:
+        """Whether there are changes that were not written to the database yet."""
 
-class Entry(NamedTuple):
-    """A value on its way to Redis."""
+    def is_current(self) -> bool:
+        """Whether its next query will see all that is committed by now: not in the middle of a
+        transaction, nor on a replica.
+        """
 
-    key: str
-    field: bytes
-    sealed: bytes
-    counter: Counter
+    def look_around(self) -> None:
+        """Have :meth:`Transaction.invalidate` called for what was not told yet."""
+
+    def lost(self, containers: set[str]) -> None:
+        """Values of these were dropped, which the cursor's user may have relied on."""
+
+    def note_commit(self, number: int) -> None:
+        """What its thread has invalidated is committed, as :meth:`LocalTier.committed` counts."""
+
+    def signal(self, keys: Iterable[str]) -> None:
+        """Insert rows in the signaling tables, by a transaction of its own."""
 
 
 class Transaction:
     """One cursor's transaction, and those that follow it on the same cursor.
 
-    :param wrote_nothing: whether the transaction is proven to have written nothing so far
-    :param generation: what a snapshot of this cursor saw, this one's or an earlier one's; None: not
-        known yet
+    :ivar view: what the lookups of the cursor are to see; None: tier 1 only
+    :ivar number: how many have ended on this cursor
+    :ivar epoch: another number after each end and each rollback to a savepoint
+    :ivar until_changed: whatever is valid until the transaction writes something, or ends
+    :ivar waited: seconds, for Redis
     """
 
     __slots__ = (
         "__weakref__",
-        "_claimed",
-        "_doubts",
-        "_entries",
-        "_remote",
-        "_since",
-        "_wrote_nothing",
+        "_claims",
+        "_connection",
+        "_generation",
+        "_layers",
+        "_local",
+        "_mark",
+        "_outbox",
+        "_signal_again",
+        "_survives",
+        "_unproven",
         "epoch",
-        "fills",
-        "generation",
-        "open_in",
-        "outdated",
-        "own",
-        "parameters",
-        "registry",
+        "number",
+        "until_changed",
+        "view",
         "waited",
-        "wrote",
     )
 
-    def __init__(
-        self,
-        remote: RemoteTier,
-        wrote_nothing: Callable[[], bool],
-        generation: Generation | None = None,
-    ) -> None:
-        self.generation = generation
-        self.epoch = 0  # another one after each rollback
-        self.fills: list[tuple[str, Any]] = []  # what it computed for tier 1: container and key
-        self.registry: Any = None  # whose tier 1 it fills
-        self.open_in: Any = None  # the SharedOrmcache that reckons with it
-        self.outdated: Any = None  # what the process knew when this snapshot turned out older
-        # What it computed since, which is for itself only: values by container and key.
-        self.own: dict[tuple[str, Any], Any] = {}
-        # All system parameters as it sees them; None: it has not asked, or has written since.
-        self.parameters: dict[str, str] | None = None
-        self.waited = 0.0  # seconds, for Redis
-        self.wrote = False  # whether it wrote, or may have
-        self._remote = remote
-        self._wrote_nothing = wrote_nothing
-        self._entries: list[Entry] = []
-        self._doubts = False  # whether fills may come of changes that were not written yet
-        self._claimed: dict[str, list[bytes]] = {}
-        self._since = 0.0  # when the oldest entry came
+    def __init__(self, local: LocalTier, outbox: Outbox, connection: Connection) -> None:
+        self._local, self._outbox, self._connection = local, outbox, connection
+        self._layers = Layers()
+        self._generation: Generation | None = None
+        self._survives = False  # whether a rollback that comes now leaves the generation
+        self._claims: dict[str, set[bytes]] = {}
+        self._unproven = 0.0  # seconds that computing took since there was a proof
+        self._signal_again: set[str] = set()
+        self._mark = local.mark(is_current=connection.is_current())
+        self.epoch = self.number = 0
+        self.until_changed: dict[str, Any] = {}
+        self.view: View | None = None
+        self.waited = 0.0
 
-    def find(self, hash_: Hash, field: bytes, method: Method) -> bytes | None:
-        """The sealed value of a field; None: the caller is to compute it."""
-        value = hash_.values.pop(field, None)
-        if value is not None or field in hash_.failed or method.is_cheap or self.has_waited_enough:
-            return value
-        answer = self.waiting(self._remote.ask, hash_.key, field, claim=not self.wrote)
-        if answer == Claim.THEIRS:
-            self.publish_early()  # somebody may be waiting for what this transaction holds
-            answer = self._wait(hash_.key, field, method)
-        if answer == Claim.OURS:
-            self._claimed.setdefault(hash_.key, []).append(field)
-        return answer if isinstance(answer, bytes) else None
+    # -- the generation
 
-    def _wait(self, key: str, field: bytes, method: Method) -> bytes | int | None:
-        patience = PATIENCE + PATIENCE_FACTOR * (method.mean_cost or PATIENCE)
-        deadline = time.monotonic() + min(patience, MAX_PATIENCE)
-        pause = _FIRST_PAUSE
-        answer: bytes | int | None = Claim.THEIRS
-        while answer == Claim.THEIRS and time.monotonic() < deadline and not self.has_waited_enough:
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            answer = self.waiting(self._remote.ask, key, field, claim=not self.wrote)
-        return answer
+    def checked(self, seen: Generation) -> None:
+        """The signals were checked on this cursor; what it has computed before may be older."""
+        if self._layers.view and seen is not self._generation:
+            self._drop_values()
+        self._generation, self._survives = seen, True
+
+    def look_around(self) -> None:
+        """Take note of what its thread did since it last looked something up."""
+        self._connection.look_around()
+
+    def generation(self) -> Generation:
+        """What this cursor has seen of the signals."""
+        if self._generation is None:
+            self._generation = self._connection.read_generation()
+            if self.learn(self._generation):
+                self._connection.learnt(self._generation)
+        return self._generation
+
+    def learn(self, seen: Generation, *, loaded: bool = False) -> bool:
+        """Have the process take note of what its snapshot sees: see :meth:`LocalTier.learn`."""
+        return self._local.learn(seen, self._mark, loaded=loaded)
+
+    def is_in_step(self, container: str) -> bool:
+        """Whether what it computes may be seen by others, once it is committed."""
+        seen = self.generation()
+        return (
+            container not in self._layers.view.invalidated
+            and not self._local.is_ahead(container)
+            and self._local.agrees(seen, container)
+        )
+
+    def sharing(self, container: str) -> Generation | None:
+        """The generation under which it may read from tier 2; None: it may not."""
+        seen = self.generation()
+        if container in self._layers.view.invalidated or self._local.is_ahead(container):
+            return None
+        if self._local.agrees(seen, container):
+            return seen
+        return self._local.state if self._local.is_past(seen) else None
+
+    # -- changes
+
+    def changed(self) -> None:
+        """It wrote something."""
+        self.until_changed.clear()
+        self._layers.mark_changed()
+
+    def invalidate(self, containers: Iterable[str]) -> None:
+        """Its thread has invalidated these."""
+        self._layers.invalidate(containers)
+        self._show()
+
+    def signalled(self, keys: Iterable[str]) -> None:
+        """Its thread has signalled these, or forgotten them because something failed on another
+        cursor: what this transaction changed is not committed, so it has to be signalled then.
+        """
+        if self._layers.view.invalidated:
+            self._signal_again.update(keys)
+
+    def savepoint_begun(self, name: str) -> None:
+        self._layers.begin(name)
+
+    def savepoint_released(self, name: str) -> None:
+        self._layers.release(name)
+
+    def savepoint_rolled_back(self, name: str) -> None:
+        self.until_changed.clear()
+        self.epoch += 1
+        lost, unsure = self._layers.roll_back(name)
+        if lost:
+            self._connection.lost(lost)
+        if unsure and not self._connection.wrote_nothing():
+            for computed in unsure:  # of what a function wrote, perhaps, that a SELECT called
+                computed.entry, computed.original = None, EDITED
+        self._give_up_claims()
+        self._show()
+
+    # -- values
+
+    def keep(self, container: str, key: Any, computed: Computed, cost: float) -> None:
+        """Keep what it computed, and let others have it if that is known to be right.
+
+        :param cost: seconds that computing it took
+        """
+        if self._connection.has_pending_changes():
+            self._layers.mark_changed()
+        self._layers.put(container, key, computed)
+        self._show()
+        self._unproven += cost
+        entry = computed.entry
+        is_claimed = entry is not None and entry.field in self._claims.get(entry.key, ())
+        if is_claimed or self._unproven >= PROOF_AFTER:
+            self.settle()
+
+    def take_in(self, container: str, key: Any, computed: Computed, generation: Generation) -> None:
+        """Put a value of tier 2 where this process will look it up."""
+        if not self._local.put(container, key, computed, generation, self._mark):
+            computed.entry = None
+            self._layers.put(container, key, computed)
+            self._show()
+
+    def find(self, key: Any) -> Computed | None:
+        """A value of its own."""
+        return self._layers.view.get(key)
+
+    def settle(self) -> None:
+        """Let others see what it computed, if it is proven to have written nothing."""
+        self._unproven = 0.0
+        if not self._layers.has_changed:
+            if self._connection.wrote_nothing():
+                self._hand_over()
+                return
+            self._layers.mark_changed()
+        self._give_up_claims()
+
+    def settle_claims(self) -> None:
+        """The same, if others may wait for something of it."""
+        if any(self._claims.values()):
+            self.settle()
+
+    def _hand_over(self) -> None:
+        """What it computed is valid, whatever becomes of it: to tier 1, and to Redis."""
+        values = self._layers.take()
+        entries = []
+        for container in values.values():
+            for computed in container.values():
+                if computed.entry:
+                    entries.append(computed.entry)
+                    computed.entry = None
+        for entry in entries:
+            self._claims.get(entry.key, set()).discard(entry.field)
+        self._outbox.publish(entries)
+        if values and self._generation is not None:
+            values = self._local.merge(values, self._generation, self._mark)
+        for name, container in values.items():  # others do better without
+            for key, computed in container.items():
+                self._layers.put(name, key, computed)
+        self._show()
+
+    def _show(self) -> None:
+        view = self._layers.view
+        self.view = view if view or view.invalidated else None
+
+    # -- Redis
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it may have changed the database, so that nobody should wait for its values."""
+        return self._layers.has_changed
 
     @property
     def has_waited_enough(self) -> bool:
@@ -125,119 +359,84 @@ class Transaction:
         return self.waited >= MAX_WAIT
 
     def waiting(self, ask: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Call what asks Redis, and note how long that takes."""
+        """Call what waits for Redis, and note how long that takes."""
         began = time.monotonic()
         try:
             return ask(*arguments, **options)
         finally:
             self.waited += time.monotonic() - began
 
-    def filled(self, container: str, key: Any, *, pending: bool) -> None:
-        """Take note of a value computed for tier 1, which a rollback may make void.
+    def claimed(self, key: str, field: bytes) -> None:
+        """Others wait for this transaction to compute a value."""
+        self._claims.setdefault(key, set()).add(field)
 
-        :param pending: whether there are changes that were not written yet
-        """
-        self.fills.append((container, key))
-        self._doubts |= pending
+    def give_up(self, key: str, field: bytes) -> None:
+        """It will not publish this one."""
+        if field in self._claims.get(key, ()):
+            self._claims[key].discard(field)
+            self._outbox.release(key, [field])
 
-    def offer(self, entry: Entry) -> None:
-        """Publish a value after the commit, or soon if the transaction wrote nothing."""
-        now = time.monotonic()
-        if not self._entries:
-            self._since = now
-        self._entries.append(entry)
-        if now - self._since >= PUBLISH_AFTER:
-            self.publish_early()
+    def _give_up_claims(self) -> None:
+        claims, self._claims = self._claims, {}
+        for key, fields in claims.items():
+            if fields:
+                self._outbox.release(key, list(fields))
 
-    def publish_early(self) -> None:
-        """Publish before the commit, which is right only for a transaction that wrote nothing.
+    # -- the end
 
-        Otherwise let the others compute what they wait for.
-        """
-        if self._entries and not self.wrote:
-            self.wrote = not self._wrote_nothing()
-        if self.wrote:
-            self.release()
-        else:
-            self._publish()
-
-    def is_clean(self) -> bool:
-        """Whether nothing it put in tier 1 can come of changes of its own."""
-        self.wrote = self.wrote or not self._wrote_nothing()
-        return not (self.wrote or self._doubts)
-
-    def release(self, *fields: bytes) -> None:
-        """Let others compute what this transaction claimed: these fields, or all."""
-        for key, claimed in self._claimed.items():
-            given = [field for field in claimed if not fields or field in fields]
-            if given and not self.has_waited_enough:  # others don't wait for long
-                self.waiting(self._remote.release, key, given)
-            claimed[:] = [field for field in claimed if field not in given]
-
-    def committed(self, *, publish: bool) -> None:
-        """After the commit.
-
-        :param publish: whether what was computed before it is still valid
-        """
-        if publish:
-            self._publish()
-        self._ended()
-        self.waited = 0.0
+    def committed(self) -> None:
+        """After the commit."""
+        self._end(keeps_values=True)
 
     def rolling_back(self, *, may_ask: bool) -> None:
         """Before the rollback of the whole transaction.
 
-        What it computed is valid without its commit, if it wrote nothing: ``Request._serve_db``
-        rolls back after it found the controller, for one.
+        What it computed is valid without its commit, if it wrote nothing.
 
         :param may_ask: whether the database can still be asked
         """
-        if not self._entries and not self.fills:
-            return
-        self.wrote = self.wrote or not may_ask or not self._wrote_nothing()
-        if not self.wrote:
-            self._publish()
-            if not self._doubts:
-                self.fills = []
+        if self._layers.view and may_ask:
+            self.settle()
 
     def rolled_back(self) -> None:
         """After the rollback of the whole transaction."""
-        self.undone()
-        self._ended()
+        self._signal_again = set()
+        self._begin(keeps_generation=self._survives)
 
-    def drop(self) -> None:
-        """Publish nothing of what was computed so far."""
-        self._entries = []
+    def lost_track(self) -> None:
+        """It may have been committed; whether what it computed is right is not known."""
+        self._end(keeps_values=False)
 
-    def undone(self) -> None:
-        """After a rollback, even if only to a savepoint: what was computed may be void."""
+    def _end(self, *, keeps_values: bool) -> None:
+        self._connection.look_around()
+        invalidated = set(self._layers.view.invalidated)
+        if invalidated:
+            number = self._local.committed(invalidated)
+            self._mark.commits.update(invalidated)
+            self._connection.note_commit(number)
+        again, self._signal_again = self._signal_again, set()
+        if keeps_values:
+            self._layers.flatten()
+            self._hand_over()
+        self._begin(keeps_generation=False)
+        if again:
+            self._connection.signal(again)
+
+    def _drop_values(self) -> None:
+        if lost := self._layers.clear():
+            self._connection.lost(lost)
+        self._give_up_claims()
+        self._show()
+
+    def _begin(self, *, keeps_generation: bool) -> None:
+        self._drop_values()
+        self._layers = Layers()
+        if not keeps_generation:
+            self._generation = None
+        self._survives = False
+        self._unproven = self.waited = 0.0
         self.epoch += 1
-        self.parameters = None
-        self.own = {}
-        self.drop()
-        self.release()
-
-    def _ended(self) -> None:
-        self.wrote = self._doubts = False
-        self.outdated = self.parameters = None
-        self.own = {}
-        self._entries = []
-        self.fills = []
-        self.release()
-
-    def _publish(self) -> None:
-        by_key: dict[str, list[Entry]] = {}
-        for entry in self._entries:
-            by_key.setdefault(entry.key, []).append(entry)
-        self._entries = []
-        for key, entries in by_key.items():
-            if self.has_waited_enough:
-                return
-            values = [(entry.field, entry.sealed) for entry in entries]
-            stored = self.waiting(self._remote.publish, key, values)
-            for entry, done in zip(entries, stored, strict=False):  # none, when Redis is away
-                entry.counter.published += done
-                entry.counter.bytes_out += done * len(entry.sealed)
-            published = {entry.field for entry, done in zip(entries, stored, strict=False) if done}
-            if claimed := self._claimed.get(key):
-                claimed[:] = [field for field in claimed if field not in published]
+        self.number += 1
+        self.until_changed = {}
+        self._mark = self._local.mark(is_current=self._connection.is_current())
+        self._show()
