@@ -30,9 +30,13 @@ WITHOUT_ODOO = {"exceptions", "config", "keys", "url", "connection", "codec", "o
         "url",
         "connection.breaker",
         "codec.value",
+        "http_patch.cursor",
         "ormcache.generation",
+        "ormcache.layers",
         "ormcache.policy",
         "ormcache.shared",
+        "ormcache.transaction",
+        "ormcache.tables",
     ],
 )
 def test_doctests(name):
