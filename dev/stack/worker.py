@@ -42,6 +42,8 @@ def main() -> None:
                 env = odoo.api.Environment(cr, job.get("uid", 1), job.get("context", {}))
                 names |= {"env": env, "registry": registry, "cr": cr}
                 retrying(lambda: exec(job["code"], names), env)  # noqa: B023
+            if shared := vars(registry).get("_redis_shared"):
+                shared.flush()  # who is asked next finds in Redis what this one has for others
             answer = {"result": names["result"]}
         except Exception:
             answer = {"error": traceback.format_exc()}

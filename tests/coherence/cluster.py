@@ -223,16 +223,22 @@ class ThreadLocal:
 
 
 class Open:
-    """An open cursor, and what its user did."""
+    """An open cursor, and what its user did.
 
-    def __init__(self, worker, thread, registry, cursor):
+    :param promise: of a snapshot that it takes from a replica which lags
+    """
+
+    def __init__(self, worker, thread, registry, cursor, promise=None):
         self.worker, self.thread = worker, thread
         self.registry, self.cursor = registry, cursor
+        self.lag = promise
         self.snapshot = self.first_snapshot = None  # promises when they were taken
         self.floor = None  # the promise of its own check
         self.floor_of_worker = worker.floor
         self.base = dict(worker.base)
         self.began_trusted = worker.is_trusted
+        self.committed = {}  # what its worker had committed when the snapshot was taken
+        self.early = set()  # keys that were signalled before the commit
         self.own = {}  # versions it wrote
         self.earlier = set()  # and replaced, which it may see until it clears
         self.uncleared = set()  # keys it has to clear yet
@@ -242,8 +248,18 @@ class Open:
         """A query that comes now takes a snapshot, unless there is one."""
         if self.cursor.connection.get_transaction_status() == TRANSACTION_STATUS_IDLE:
             self.snapshot = self.worker.cluster.world.promise
+            self.committed = dict(self.worker.committed)
+        if self.lag:
+            self.snapshot, self.lag = self.lag, None
+            self.committed = {}
         if self.first_snapshot is None:
             self.first_snapshot = self.snapshot
+
+    def went_on(self):
+        """It was committed: what follows is another transaction."""
+        self.own, self.earlier, self.early = {}, set(), set()
+        self.floor = self.snapshot = self.first_snapshot = None
+        self.floor_of_worker = self.worker.floor
 
 
 class Signal:
@@ -295,15 +311,12 @@ class Signal:
 class Worker:
     """A process: a registry, and one thread or two.
 
-    A worker with one thread has one cursor at a time: all its reads must be right. Where threads
-    share tier 1, core lets one see what another has not committed, so there only what comes from
-    Redis must be.
+    A worker with one thread has one cursor at a time.
     """
 
     def __init__(self, cluster, number, threads, tier):
         self.cluster, self.number, self.threads = cluster, number, threads
         self.tier = tier  # its own way to Redis
-        self.is_exact = threads == 1
         self.transactions = []
         self.flagged = {thread: [] for thread in range(threads)}  # registries that it invalidated
         self.unsignalled = {thread: {} for thread in range(threads)}  # versions it committed
@@ -318,6 +331,7 @@ class Worker:
         for versions in self.unsignalled.values():
             versions.clear()
         self.signals.clear()
+        self.committed = {}  # per container and object, the version that it committed itself
         self.floor = None  # the promise of its last check
         self.is_trusted = True  # whether its tier 1 is of this database
         # The versions that were committed when it started: what stock Odoo would compute anew.
@@ -341,8 +355,10 @@ class Cluster:
         self.hashes = {}  # container and token, by key in Redis
         self.offers = {}  # method and value, by what is sealed
         self.saved = None
-        _name, connection = sql_db.connection_info_for(database)
-        self.admin = psycopg2.connect(**connection, options="-c lock_timeout=30s")
+        self.replicas = sql_db.ConnectionPool(readonly=True)
+        self.lagging = None  # a replica's snapshot: the promise when it was taken, and its name
+        _name, self._connection = sql_db.connection_info_for(database)
+        self.admin = psycopg2.connect(**self._connection, options="-c lock_timeout=30s")
         self.admin.autocommit = True
         self.acting = None
         self.workers = []
@@ -355,6 +371,8 @@ class Cluster:
         try:
             self.disconnect()
         finally:  # an error on the way must leave no lock to the next cluster
+            self.catch_up()
+            self.replicas.close_all()
             for worker in self.workers:
                 self._abandon(worker)
             self.admin.close()
@@ -396,9 +414,9 @@ class Cluster:
             place = container, generation.token(container)
             self.seen[place] = promise.newer(self.seen.get(place))
 
-    def offered(self, place, value, sealed):
+    def offered(self, method, value, sealed):
         """A value may be published."""
-        name = place.method.name.rpartition(".")[2]
+        name = method.name.rpartition(".")[2]
         self.offers[sealed] = name, tuple(value)  # as it is now: it may be edited before it is sent
 
     def published(self, key, sealed):
@@ -419,25 +437,59 @@ class Cluster:
         """Begin to serve something; what the thread did before is done first.
 
         :param how: "request" checks, and rolls back; "check" does not roll back; "rpc" checks on
-            another cursor, before; "bare" does not check
+            another cursor, before; "bare" does not check; "direct" neither, and no registry made
+            it; "replica" checks on a replica, which lags if there is a snapshot of some time ago
         """
         mine = [opened for opened in worker.transactions if opened.thread == thread]
-        if len(mine) > (not worker.is_exact):
+        if len(mine) > (worker.threads > 1):
             self.commit(mine[0])
             self.finish(mine[0])
         self.signal(worker, thread)
         self.act(worker, thread)
         if how == "rpc":
             self.check(worker, thread)
-        opened = Open(worker, thread, worker.registry, worker.registry.cursor())
+        if how == "replica":
+            opened = self._on_replica(worker, thread)
+        else:
+            make = worker.registry._db.cursor if how == "direct" else worker.registry.cursor
+            opened = Open(worker, thread, worker.registry, make())
         worker.transactions.append(opened)
         if how == "rpc":
             opened.floor = self.world.promise
-        elif how != "bare":
+        elif how not in ("bare", "direct"):
             self.recheck(opened)
         if how == "request":
             opened.cursor.rollback()
         return opened
+
+    def _on_replica(self, worker, thread):
+        """A read-only cursor."""
+        cursor = sql_db.Connection(self.replicas, self.database, self._connection).cursor()
+        if not self.lagging:
+            return Open(worker, thread, worker.registry, cursor)
+        promise, snapshot = self.lagging
+        self.figures["lagging"] += 1
+        cursor._obj.execute("SET TRANSACTION SNAPSHOT %s", [snapshot])
+        opened = Open(worker, thread, worker.registry, cursor, promise)
+        # As in stock Odoo, processes may go on with what it says, until the change is signalled.
+        for each in (*self.workers, opened, *self.open()):
+            each.base = {}
+        return opened
+
+    def lag(self):
+        """The replica stops to follow."""
+        self.catch_up()
+        self.replica = psycopg2.connect(**self._connection)
+        self.replica.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with self.replica.cursor() as cr:
+            cr.execute("SELECT pg_export_snapshot()")
+            self.lagging = self.world.promise, cr.fetchone()[0]
+
+    def catch_up(self):
+        """It is as its primary again."""
+        if self.lagging:
+            self.replica.close()
+            self.lagging = None
 
     def check(self, worker, thread):
         """``check_signaling`` on a cursor of its own."""
@@ -452,7 +504,9 @@ class Cluster:
         worker = opened.worker
         opened.registry = worker.registry = worker.registry.check_signaling(opened.cursor)
         opened.floor = opened.snapshot.newer(opened.floor)
-        worker.floor, worker.is_trusted = opened.floor.newer(worker.floor), True
+        worker.floor = opened.floor.newer(worker.floor)
+        if not opened.cursor.readonly:  # a replica may say what its former primary said
+            worker.is_trusted = True
 
     def read(self, opened, call):
         """Look something up, and hold it against what is true."""
@@ -474,7 +528,7 @@ class Cluster:
             raise IncoherentError(f"{value} for {call}")
         # After a reload, a transaction that began before still has the tier 1 of that time.
         trusted = opened.began_trusted or opened.registry is worker.registry
-        if worker.is_exact and worker.is_trusted and trusted:
+        if worker.is_trusted and trusted:
             self._require_no_older_than_start(opened, value)
             for (name, container), (_name, version) in zip(CALLS[call], value, strict=True):
                 if version != EDITED:  # as in core: what was edited in a process stays in it
@@ -514,9 +568,13 @@ class Cluster:
         floor = opened.floor or opened.floor_of_worker
         if floor and version < (promised := floor.signalled[container, name]):
             raise IncoherentError(f"C1: {name} is {version}, promised is {promised}")
+        if version < (committed := opened.committed.get((container, name), 0)):
+            raise IncoherentError(f"{name} is {version}, this process has committed {committed}")
 
     def write(self, opened, name, *, clear):
         """Give an object a new version; whether that worked."""
+        if opened.cursor.readonly:
+            return False
         self._act_for(opened)
         version = next(self.world.numbers)
         try:
@@ -573,20 +631,30 @@ class Cluster:
             self.clear(opened, key)
         self._act_for(opened, queries=False)
         self.world.commit(opened.own)
-        opened.worker.unsignalled[opened.thread].update(opened.own)
+        worker = opened.worker
+        worker.unsignalled[opened.thread].update(opened.own)
         opened.cursor.commit()
-        opened.own, opened.earlier = {}, set()
+        if opened.early:
+            self.world.signal(opened.early, opened.own)
+            self._passed()
+        for name, version in opened.own.items():
+            for container in _CACHES_BY_KEY[KEY_OF[name]]:
+                worker.committed[container, name] = version
+        opened.went_on()
 
     def rollback(self, opened, *, reset):
         self._act_for(opened, queries=False)
         opened.cursor.rollback()
         opened.own, opened.uncleared, opened.savepoints = {}, set(), []
-        opened.earlier = set()
+        opened.earlier, opened.early = set(), set()
         if reset:
             for registry in opened.worker.flagged[opened.thread]:
                 registry.reset_changes()
             opened.worker.flagged[opened.thread].clear()
-            opened.worker.unsignalled[opened.thread].clear()
+            if versions := opened.worker.unsignalled[opened.thread]:
+                self.world.signal({KEY_OF[name] for name in versions}, versions)
+                self._passed()
+                versions.clear()
 
     def finish(self, opened):
         """Close the cursor; what is not committed is lost."""
@@ -621,6 +689,18 @@ class Cluster:
             self.figures["late"] += 1
             worker.signals[thread] = Signal(self, worker, thread, last, keys)
         worker.unsignalled[thread].clear()
+
+    def signal_early(self, opened):
+        """``signal_changes`` before the commit, as some do; the commit makes it known again."""
+        self._act_for(opened, queries=False)
+        for registry in opened.worker.flagged[opened.thread]:
+            if keys := keys_to_signal(registry):
+                registry.signal_changes()
+                self.figures["early"] += 1
+                self.world.signal(keys, {})
+                opened.early |= keys
+                self._passed()
+        opened.worker.flagged[opened.thread].clear()
 
     def _passed(self):
         for signal in self.signals():
@@ -678,8 +758,8 @@ class Cluster:
     def verify(self, worker):
         """The process looks for changes without a signal; its next check clears what is older."""
         self.act(worker)
-        for pin in list(generations.pins_of(worker.registry).values()):
-            generations._verify(worker.registry, pin)
+        for pin in generations.pins_of(worker.registry).all():
+            generations.verify(worker.registry, pin)
         worker.found_changed = dict(self.world.committed)
         self.check(worker, 0)
 
@@ -699,6 +779,7 @@ class Cluster:
 
     def disconnect(self):
         """The database ends all connections."""
+        self.catch_up()
         for signal in self.signals():
             del signal.worker.signals[signal.thread]
             signal.give_up()
@@ -738,12 +819,14 @@ class Cluster:
         numbers = self.world.numbers
         versions = {name: next(numbers) for name in KEY_OF}
         self.secret = f"secret {next(numbers)}"
-        self._fill({table: [(1, "2026-01-01")] for table in TABLES}, versions)
+        date = f"2026-01-01 00:00:00.{next(numbers):06}"
+        self._fill({table: [(1, date)] for table in TABLES}, versions)
         self.world.begin(versions, versions.values())
 
     def _replaced(self, restart):
         for worker in self.workers:
             worker.floor, worker.is_trusted = None, False
+            worker.committed = {}
             worker.base, worker.found_changed = {}, {}
             for opened in worker.transactions:
                 opened.base = {}

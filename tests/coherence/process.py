@@ -22,21 +22,21 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import odoo.api
-from odoo.addons.base.models.ir_cron import IrCron
 from odoo.modules.registry import Registry
 from odoo.service import model as service_model
-from odoo.sql_db import Savepoint
 from odoo.tools.cache import _COUNTERS
 
+from odoo.addons.redis_session_ormcache.http_patch import cursor as cursor_patch
 from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.http_patch import registry as registry_patch
-from odoo.addons.redis_session_ormcache.http_patch import savepoint as savepoint_patch
 from odoo.addons.redis_session_ormcache.ormcache import (
     COUNTERS,
     Generation,
     SharedOrmcache,
     Transaction,
 )
+from odoo.addons.redis_session_ormcache.ormcache.local import LocalTier, Mark
+from odoo.addons.redis_session_ormcache.ormcache.shared import Hash
 
 FIRST = 1000  # of the versions
 BAD = 1_000_000  # and above: versions of changes that are rolled back
@@ -136,7 +136,8 @@ class Thing(NamedTuple):
 
     :param xmlid: the record to lock, in the module ``coherence``
     :param change: gives it a version, as a user would
-    :param sql: the same behind the ORM's back: table, column and value; None: not possible
+    :param sql: a statement that does the same behind the ORM's back, and its parameters; None: not
+        possible
     :param looks: cached methods: each gives the version that it knows of. From a random generator
         and an environment
     """
@@ -144,7 +145,7 @@ class Thing(NamedTuple):
     xmlid: str
     change: Callable[[Any, int], None]
     looks: tuple[Callable[[random.Random, Any], int], ...]
-    sql: Callable[[Any, int], None] | None = None
+    sql: Callable[[Any, int], tuple[str, list[Any]]] | None = None
 
 
 def _record(env: Any, name: str) -> Any:
@@ -185,11 +186,9 @@ def _change_rule(env: Any, version: int) -> None:
     _record(env, "rule").domain_force = f"[('id', '!=', {version})]"
 
 
-def _sql_rule(env: Any, version: int) -> None:
-    env.cr.execute(
-        "UPDATE ir_rule SET domain_force = %s WHERE id = %s",
-        [f"[('id', '!=', {version})]", _record(env, "rule").id],
-    )
+def _sql_rule(env: Any, version: int) -> tuple[str, list[Any]]:
+    statement = "UPDATE ir_rule SET domain_force = %s WHERE id = %s"
+    return statement, [f"[('id', '!=', {version})]", _record(env, "rule").id]
 
 
 def _look_at_rule(rng: random.Random, env: Any) -> int:
@@ -239,11 +238,9 @@ def _change_parameter(env: Any, version: int) -> None:
     _record(env, "parameter").value = str(version)
 
 
-def _sql_parameter(env: Any, version: int) -> None:
-    env.cr.execute(
-        "UPDATE ir_config_parameter SET value = %s WHERE id = %s",
-        [str(version), _record(env, "parameter").id],
-    )
+def _sql_parameter(env: Any, version: int) -> tuple[str, list[Any]]:
+    statement = "UPDATE ir_config_parameter SET value = %s WHERE id = %s"
+    return statement, [str(version), _record(env, "parameter").id]
 
 
 def _look_at_parameter(rng: random.Random, env: Any) -> int:
@@ -255,11 +252,9 @@ def _change_digits(env: Any, version: int) -> None:
     _record(env, "digits").digits = version
 
 
-def _sql_digits(env: Any, version: int) -> None:
-    env.cr.execute(
-        "UPDATE decimal_precision SET digits = %s WHERE id = %s",
-        [version, _record(env, "digits").id],
-    )
+def _sql_digits(env: Any, version: int) -> tuple[str, list[Any]]:
+    statement = "UPDATE decimal_precision SET digits = %s WHERE id = %s"
+    return statement, [version, _record(env, "digits").id]
 
 
 def _look_at_digits(rng: random.Random, env: Any) -> int:
@@ -280,10 +275,9 @@ def _change_xmlid(env: Any, version: int) -> None:
     _record(env, "xmlid").res_id = version
 
 
-def _sql_xmlid(env: Any, version: int) -> None:
-    env.cr.execute(
-        "UPDATE ir_model_data SET res_id = %s WHERE id = %s", [version, _record(env, "xmlid").id]
-    )
+def _sql_xmlid(env: Any, version: int) -> tuple[str, list[Any]]:
+    statement = "UPDATE ir_model_data SET res_id = %s WHERE id = %s"
+    return statement, [version, _record(env, "xmlid").id]
 
 
 def _look_at_xmlid(rng: random.Random, env: Any) -> int:
@@ -356,6 +350,13 @@ THINGS = {
 }
 
 
+# A function that runs a statement: whoever calls it changes something and seems to read.
+_RUN = """
+CREATE FUNCTION coherence_run(statement text) RETURNS void LANGUAGE plpgsql
+AS 'BEGIN EXECUTE statement; END'
+"""
+
+
 def prepare(env: Any) -> None:
     """Make the records, each with the first version, and tell the database of it."""
 
@@ -400,6 +401,7 @@ def prepare(env: Any) -> None:
     make("script", "ir.actions.server", code="env.context['coherence'](env)", **script)
     xmlid = {"module": "coherence", "name": "version", "model": "res.partner", "res_id": FIRST}
     env["ir.model.data"].create(xmlid)
+    env.cr.execute(_RUN)
     load(env)
     for thing in THINGS.values():
         thing.change(env, FIRST)
@@ -510,8 +512,9 @@ class Process:
     def forget_all(self) -> None:
         """Have nothing that an earlier run made, nor its broken code."""
         self.forget()
-        for name in (registry_patch._SHARED, registry_patch._CHECKED, generations._PINS):
+        for name in (registry_patch._SHARED, generations.PINS):
             vars(self.registry).pop(name, None)
+        vars(self.registry._invalidation_flags).pop("cache", None)  # tells those of before
 
     def elsewhere(self, floor: list[int], *names: str) -> None:
         """Look on another cursor, on which no signals were checked.
@@ -562,6 +565,21 @@ class Process:
             self.elsewhere(floor, "lang")
             self.look(env, floor, 60)
 
+    def read_behind_a_change(self) -> None:
+        """A transaction goes on when another cursor of its process has seen a newer state."""
+        name = self.rng.choice(self.names)
+        with self.request() as (env, floor):
+            self.look_at(env, floor, name)
+            self.await_change(name)
+            self.forget()
+            self.elsewhere(floor, name)
+            self.forget()
+            for _time in range(6):
+                self.look_at(env, floor, name)
+        with self.request() as (env, floor):
+            for _time in range(3):
+                self.look_at(env, floor, name)
+
     def await_change(self, name: str) -> None:
         """Have another process change a thing meanwhile."""
         number = _numbers[name]
@@ -590,6 +608,20 @@ class Process:
     def change(self, env: Any, name: str, version: int) -> None:
         THINGS[name].change(env, version)
         env.flush_all()  # some methods do not
+
+    def change_by_sql(self, env: Any, name: str, version: int, *, hidden: bool = False) -> None:
+        """The same behind the ORM's back.
+
+        :param hidden: whether by a statement that seems to read
+        """
+        sql = THINGS[name].sql
+        assert sql is not None
+        statement, parameters = sql(env, version)
+        if hidden:
+            parameters = [env.cr.mogrify(statement, parameters).decode()]
+            statement = "SELECT coherence_run(%s)"
+        env.cr.execute(statement, parameters)
+        env.invalidate_all()
 
     def write(self, name: str | None = None, alone: bool = False) -> None:
         """Change, and look on after the signal.
@@ -682,8 +714,7 @@ class Process:
             version = version if end == "commit" else BAD
             versions.append(version)
             self.forget()
-            THINGS[name].sql(env, version)
-            env.invalidate_all()
+            self.change_by_sql(env, name, version, hidden=self.rng.random() < 0.5)
             for _time in range(3):
                 THINGS[name].looks[0](self.rng, env)
             if end == "roll back":
@@ -710,8 +741,7 @@ class Process:
         def change() -> None:
             with contextlib.suppress(Abort), env.cr.savepoint():
                 self.forget()
-                THINGS[name].sql(env, BAD)
-                env.invalidate_all()
+                self.change_by_sql(env, name, BAD)
                 for _time in range(3):
                     THINGS[name].looks[0](self.rng, env)
                 raise Abort
@@ -741,6 +771,100 @@ class Process:
             self.registry = env.registry
         self.board.signal(_numbers[name], versions[-1])
 
+    def commit_and_go_on(self) -> None:
+        """A job that commits and signals later; what it looks up after the commit is no older."""
+        name, other = self.rng.sample(self.names, 2)
+        number = _numbers[name]
+        with self.request() as (env, before):
+            for turn in range(2):
+                try:
+                    for _time in range(6):
+                        self.look_at(env, before, name)
+                    version = self.lock(env, name)
+                    self.change(env, name, version)
+                    self.look(env, before, 2, **{name: version})
+                    if turn:
+                        self.await_change(other)
+                    self.look(env, before, 2, **{name: version})
+                    env.cr.commit()
+                except service_model.PG_CONCURRENCY_EXCEPTIONS_TO_RETRY:
+                    self.done["conflicts"] += 1
+                    env.cr.rollback()
+                    env.registry.reset_changes()
+                    return
+                floor = self.board.signalled()
+                floor[number] = before[number] = version
+                self.forget()  # what is in tier 1 may be as old as the last check, as in core
+                self.look_at(env, floor, other)
+                for _time in range(6):
+                    self.look_at(env, floor, name)
+                self.look(env, floor, 6)
+                if turn or self.rng.random() < 0.2:
+                    env.registry.signal_changes()
+                    self.board.signal(number, version)
+                self.elsewhere(floor, name)
+
+    def signal_early(self) -> None:
+        """Others take what they see between the signal and the commit for what is new."""
+        name = self.rng.choice(self.names)
+        versions: list[int] = []
+
+        def change() -> None:
+            versions.append(self.lock(env, name))
+            self.change(env, name, versions[-1])
+            self.look(env, floor, 2, **{name: versions[-1]})
+            env.registry.signal_changes()
+            self.look(env, floor, 2, **{name: versions[-1]})
+            self.elsewhere(floor, name)
+            self.pause(0.3)
+            self.look(env, floor, 4, **{name: versions[-1]})
+
+        with self.request() as (env, floor):
+            if self.retry(change, env):
+                self.board.signal(_numbers[name], versions[-1])
+                floor[_numbers[name]] = versions[-1]
+                self.elsewhere(floor, name)
+
+    def undo_and_look(self) -> None:
+        """Savepoints whose invalidations are rolled back, and many lookups after each."""
+        name = self.rng.choice(self.names)
+
+        def changes() -> None:
+            for _time in range(3):
+                self.look(env, floor, 10)
+                with contextlib.suppress(Abort), env.cr.savepoint():
+                    self.lock(env, name)
+                    self.change(env, name, BAD)
+                    self.look(env, floor, 3, **{name: BAD})
+                    raise Abort
+                self.look_at(env, floor, name)
+                self.look(env, floor, 40)
+
+        with self.request() as (env, floor):
+            self.retry(changes, env)
+
+    def read_behind_a_commit(self) -> None:
+        """A cursor's snapshot is older than a commit of its process that it does not know of."""
+        name = self.rng.choice(self.names)
+        versions: list[int] = []
+
+        def change() -> None:
+            versions.append(self.lock(env, name))
+            self.change(env, name, versions[-1])
+
+        before = self.board.signalled()
+        with self.registry.cursor() as cr:
+            cr.execute("SELECT 1")
+            with self.request() as (env, floor):
+                if not self.retry(change, env):
+                    return
+            self.board.signal(_numbers[name], versions[-1])
+            floor[_numbers[name]] = versions[-1]
+            old = odoo.api.Environment(cr, odoo.SUPERUSER_ID, {})
+            for _time in range(6):
+                self.look_at(old, before, name)
+        self.elsewhere(floor, name)
+
     def reload(self) -> None:
         """A change that has all processes load their registries again, which takes long."""
         if self.reloads:
@@ -753,15 +877,20 @@ KINDS = {
     "read_slowly": 15,
     "read_and_roll_back": 10,
     "read_in_savepoints": 10,
-    "read_elsewhere": 10,
+    "read_elsewhere": 8,
+    "read_behind_a_change": 5,
     "clear_only": 2,
     "write": 15,
     "write_and_fail": 4,
     "write_in_savepoint": 4,
-    "write_before_clearing": 4,
+    "write_before_clearing": 6,
     "fail_before_clearing": 4,
     "run_job": 5,
-    "reload": 3,
+    "commit_and_go_on": 6,
+    "signal_early": 5,
+    "undo_and_look": 4,
+    "read_behind_a_commit": 3,
+    "reload": 6,
 }
 # Things whose changes clear the same containers.
 NEIGHBOURS = {"rule": "xmlid", "xmlid": "rule", "digits": "lang", "lang": "digits"}
@@ -796,6 +925,7 @@ def run(
         finally:
             board.stop()
     took = time.monotonic() - started
+    registry_patch.shared_of(process.registry).flush()
     after = _figures(registry.db_name)
     figures = {name: after[name] - before[name] for name in after}
     process.done["reloads"] = reloads - process.reloads
@@ -867,37 +997,18 @@ def _slow_cursor(registry: Any, keys: set[str], /, readonly: bool = False) -> An
 
 @contextlib.contextmanager
 def generation_when_publishing(process: Process) -> Iterator[None]:
-    """The generation is read when a value is stored, not before the snapshot."""
-    original = SharedOrmcache.store
+    """The generation is read when a value is sealed, not with the snapshot that it comes of."""
+    original = SharedOrmcache._seal
 
-    def store(self: Any, place: Any, value: Any, cost: float, *, publish: bool) -> None:
+    def _seal(self: Any, slot: Any, method: Any, value: Any, cost: float) -> Any:
         with contextlib.closing(process.registry.cursor()) as cr:
             now = generations.read_generation(process.registry, cr)
-        container = place.hash.key[len(self._prefix) :].partition(":")[0]
-        place = place._replace(hash=self._hash(container, now, place.transaction, place.vault))
-        original(self, place, value, cost, publish=publish)
+        container = slot.hash.key[len(self._prefix) :].partition(":")[0]
+        slot = slot._replace(hash=Hash(self._key(container, now, slot.vault), {}, 0.0))
+        return original(self, slot, method, value, cost)
 
-    with patch.object(SharedOrmcache, "store", store):
+    with patch.object(SharedOrmcache, "_seal", _seal):
         yield
-
-
-@contextlib.contextmanager
-def guessed_generation(process: Process) -> Iterator[None]:
-    """The generation is what the registry's sequences are, which is a guess after a signal."""
-
-    def current_generation(self: Any, transaction: Any, registry: Any, read: Any) -> Generation:
-        sequences = {registry_patch.REGISTRY: registry.registry_sequence}
-        sequences |= registry.cache_sequences
-        rows = [[f"({number},guessed)"] for number in sequences.values()]
-        guess = Generation.from_rows(list(sequences), rows, "guessed", "1:1:", generations.KEYS_OF)
-        [pin] = generations.pins_of(registry).values()
-        guess.secret = pin.generation.secret
-        return guess
-
-    # There is nothing to compare it with, either.
-    with patch.object(SharedOrmcache, "current_generation", current_generation):
-        with newer_than_tier1(process):
-            yield
 
 
 @contextlib.contextmanager
@@ -924,97 +1035,125 @@ def _token(keys_of: Callable[[str], tuple[str, ...]]) -> Callable[[Any, str], by
 
 @contextlib.contextmanager
 def newer_than_tier1(process: Process) -> Iterator[None]:
-    """A cursor shares under its own generation what it computes of values that are older."""
-    with patch.object(registry_patch, "is_tier_1_current", lambda *_arguments: True):
+    """A cursor that sees more than its process shares what it computes of values in tier 1."""
+    original = LocalTier.learn
+
+    def learn(self: Any, seen: Generation, mark: Any = None, *, loaded: bool = False) -> bool:
+        if loaded or self._state is None:
+            return original(self, seen, mark, loaded=loaded)
+        if self._state.precedes(seen):
+            self._state = self._seen[seen.origin] = seen  # and nothing is cleared
+        return False
+
+    with patch.object(LocalTier, "learn", learn):
         yield
 
 
 @contextlib.contextmanager
-def tier1_kept(process: Process) -> Iterator[None]:
-    """What a transaction put in tier 1 stays there when it is rolled back, as in core."""
-
-    def undo(_registry: Any, cursor: Any) -> None:
-        if found := registry_patch.transaction_of(cursor):
-            found.undone()
-            found.fills = []
-
-    with patch.object(registry_patch, "undo", undo), patch.object(savepoint_patch, "undo", undo):
+def out_of_step(process: Process) -> Iterator[None]:
+    """A transaction that has seen less than its process puts its values in tier 1."""
+    with patch.object(LocalTier, "agrees", lambda *_arguments: True):
         yield
 
 
 @contextlib.contextmanager
-def older_than_known(process: Process) -> Iterator[None]:
-    """A transaction goes on with its generation when the process knows of a newer one."""
-    with patch.object(SharedOrmcache, "is_older", lambda *_arguments: False):
+def behind_a_commit(process: Process) -> Iterator[None]:
+    """So does one whose snapshot is older than a commit of its process."""
+    with patch.object(
+        LocalTier, "mark", lambda self, **_options: Mark(self._commits, self._signals)
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def never_ahead(process: Process) -> Iterator[None]:
+    """What Redis has is taken for valid between a commit of the process and its signal."""
+    with patch.object(LocalTier, "is_ahead", lambda *_arguments: False):
+        yield
+
+
+@contextlib.contextmanager
+def kept_after_commit(process: Process) -> Iterator[None]:
+    """The next transaction of a cursor goes by the generation of the one that was committed."""
+    original = Transaction._begin
+
+    def _begin(self: Any, *, keeps_generation: bool) -> None:
+        original(self, keeps_generation=True)
+
+    with patch.object(Transaction, "_begin", _begin):
+        yield
+
+
+@contextlib.contextmanager
+def to_tier1_at_once(process: Process) -> Iterator[None]:
+    """What a transaction computes goes to tier 1, and stays there when it is rolled back."""
+    original = Transaction.keep
+
+    def keep(self: Any, container: str, key: Any, computed: Any, cost: float) -> None:
+        self._local.put(container, key, computed, self.generation(), self._mark)
+        original(self, container, key, computed, cost)
+
+    with patch.object(Transaction, "keep", keep):
         yield
 
 
 @contextlib.contextmanager
 def published_at_once(process: Process) -> Iterator[None]:
     """Values are published when they are computed, whatever the transaction has written."""
+    original = Transaction.keep
 
-    def offer(self: Any, entry: Any) -> None:
-        self._entries.append(entry)
-        self._publish()
+    def keep(self: Any, container: str, key: Any, computed: Any, cost: float) -> None:
+        if computed.entry:
+            self._outbox.publish([computed.entry])
+        original(self, container, key, computed, cost)
 
-    with patch.object(Transaction, "offer", offer):
+    with patch.object(Transaction, "keep", keep):
         yield
 
 
 @contextlib.contextmanager
 def published_after_rollback(process: Process) -> Iterator[None]:
-    """Values are published after a rollback as after a commit."""
+    """Values are given to others before a rollback as after a commit."""
 
-    original = Transaction.undone
+    def rolling_back(self: Any, *, may_ask: bool) -> None:
+        self._hand_over()
 
-    def undone(self: Any) -> None:
-        self._publish()
-        original(self)
-
-    with patch.object(Transaction, "undone", undone):
+    with patch.object(Transaction, "rolling_back", rolling_back):
         yield
 
 
 @contextlib.contextmanager
 def never_wrote(process: Process) -> Iterator[None]:
-    """Every transaction is taken for one that wrote nothing."""
-    with patch.object(registry_patch, "wrote_nothing", lambda _cursor: True):
+    """Every transaction is taken for one that wrote nothing, unless a statement tells."""
+    with patch.object(generations, "wrote_nothing", lambda _cursor: True):
+        yield
+
+
+@contextlib.contextmanager
+def statements_ignored(process: Process) -> Iterator[None]:
+    """A transaction hears of no statement, so neither of changes nor of savepoints."""
+    with patch.object(cursor_patch.Connection, "ran", lambda *_arguments: None):
         yield
 
 
 @contextlib.contextmanager
 def savepoints_ignored(process: Process) -> Iterator[None]:
     """What was computed before a rollback to a savepoint stays valid."""
-    with patch.object(Savepoint, "rollback", Savepoint.rollback.__wrapped__):
+    with patch.object(Transaction, "savepoint_rolled_back", lambda *_arguments: None):
         yield
 
 
 @contextlib.contextmanager
-def flags_ignored(process: Process) -> Iterator[None]:
-    """A thread goes on sharing when it has invalidated something."""
-    with patch.object(registry_patch, "has_invalidated", lambda _registry: False):
+def invalidations_ignored(process: Process) -> Iterator[None]:
+    """A transaction is not told what its thread has invalidated."""
+    with patch.object(cursor_patch.Invalidated, "add", set.add):
         yield
 
 
 @contextlib.contextmanager
-def signalled_before_commit(process: Process) -> Iterator[None]:
-    """A job is signalled before its changes are committed, as in core."""
-
-    def _callback(self: Any, cron_name: str, server_action_id: int) -> None:
-        if self.pool != self.pool.check_signaling():
-            self.env.transaction.reset()
-        try:
-            self.env["ir.actions.server"].browse(server_action_id).run()
-            self.env.flush_all()
-            self.pool.signal_changes()
-            time.sleep(0.1)
-            self.env.cr.commit()
-        except Exception:
-            self.pool.reset_changes()
-            self.env.cr.rollback()
-            raise
-
-    with patch.object(IrCron, "_callback", _callback):
+def signalled_once(process: Process) -> Iterator[None]:
+    """What was signalled before its commit is not signalled again after it."""
+    with patch.object(Transaction, "signalled", lambda *_arguments: None):
         yield
 
 
@@ -1022,17 +1161,20 @@ PLANTS = {
     plant.__name__: plant
     for plant in (
         generation_when_publishing,
-        guessed_generation,
         only_own_key,
         without_registry,
         newer_than_tier1,
-        older_than_known,
-        tier1_kept,
+        out_of_step,
+        behind_a_commit,
+        never_ahead,
+        kept_after_commit,
+        to_tier1_at_once,
         published_at_once,
         published_after_rollback,
         never_wrote,
+        statements_ignored,
         savepoints_ignored,
-        flags_ignored,
-        signalled_before_commit,
+        invalidations_ignored,
+        signalled_once,
     )
 }

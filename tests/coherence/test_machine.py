@@ -14,25 +14,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from odoo.modules.registry import Registry
 from odoo.orm.registry import _CACHES_BY_KEY
-from odoo.sql_db import Savepoint
 from odoo.tools import config
 from odoo.tools.cache import ormcache
 
 from odoo.addons.redis_session_ormcache.connection import RedisServer
-from odoo.addons.redis_session_ormcache.http_patch import generations
+from odoo.addons.redis_session_ormcache.http_patch import cursor, generations
 from odoo.addons.redis_session_ormcache.http_patch import ormcache as lookup_patch
 from odoo.addons.redis_session_ormcache.http_patch import registry as registry_patch
-from odoo.addons.redis_session_ormcache.http_patch import savepoint as savepoint_patch
 from odoo.addons.redis_session_ormcache.ormcache import (
     Generation,
+    Outbox,
     RemoteTier,
     SharedOrmcache,
+    outbox,
+    pins,
     policy,
+    shared,
     tables,
     transaction,
 )
-from odoo.addons.redis_session_ormcache.ormcache.originals import Originals
-from odoo.addons.redis_session_ormcache.ormcache.shared import Place
+from odoo.addons.redis_session_ormcache.ormcache.layers import Layers
+from odoo.addons.redis_session_ormcache.ormcache.local import LocalTier, Mark
+from odoo.addons.redis_session_ormcache.ormcache.transaction import Transaction
 from odoo.addons.redis_session_ormcache.tests.coherence.cluster import (
     CALLS,
     KEYS_OF,
@@ -93,26 +96,27 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
 
     servers = [RedisServer(cluster_redis.url, half="ormcache", timeout=5.0) for _ in range(WORKERS)]
     tiers = [RemoteTier(server, max_bytes=MAX_BYTES) for server in servers]
-    for name in ("get_sequences", "check_signaling", "reset_changes", "new"):
+    for name in ("get_sequences", "check_signaling", "reset_changes", "cursor", "new"):
         monkeypatch.setattr(Registry, name, vars(Registry)[name])
     monkeypatch.setattr(ormcache, "lookup", ormcache.lookup)
-    monkeypatch.setattr(Savepoint, "rollback", Savepoint.rollback)
+    monkeypatch.setattr(ormcache, "add_value", ormcache.add_value)
     monkeypatch.setattr(registry_patch, "_make_shared", None, raising=False)
     monkeypatch.setattr(registry_patch, "Fingerprint", Code)
     Registry.new = classmethod(lambda _cls, _name, **_options: Cluster.now.reload())
     registry_patch.apply(
-        lambda database: SharedOrmcache(Cluster.now.acting.tier, database, "c", {})
+        lambda database, caches: SharedOrmcache(
+            Cluster.now.acting.tier, AtOnce(Cluster.now.acting.tier), database, "c", {}, caches
+        )
     )
-    savepoint_patch.apply()
     lookup_patch.apply()
     monkeypatch.setitem(config.options.maps[0], "test_enable", False)
     # One thread plays all of them: nobody is to wait for another, and nothing is too cheap.
-    monkeypatch.setattr(transaction, "PATIENCE", 0.0)
-    monkeypatch.setattr(transaction, "MAX_PATIENCE", 0.0)
-    monkeypatch.setattr(policy, "CHEAP", 0.0)
+    monkeypatch.setattr(shared, "PATIENCE", 0.0)
+    monkeypatch.setattr(shared, "MAX_PATIENCE", 0.0)
+    monkeypatch.setattr(policy.Budget, "allows", lambda *_arguments: True)
     monkeypatch.setattr(tables, "SOURCES", SOURCES)
     monkeypatch.setattr(generations, "_VERIFY_EVERY", float("inf"))  # when the machine says so
-    monkeypatch.setattr(transaction, "PUBLISH_AFTER", transaction.PUBLISH_AFTER)
+    monkeypatch.setattr(transaction, "PROOF_AFTER", transaction.PROOF_AFTER)
     watch(monkeypatch)
     for name in ("odoo.registry", "odoo.addons.redis_session_ormcache"):
         monkeypatch.setattr(logging.getLogger(name), "disabled", True)
@@ -125,36 +129,39 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
         server.disconnect()
 
 
+class AtOnce(Outbox):
+    """Sends at once, as where no thread can be started."""
+
+    def _has_thread(self):
+        return False
+
+
 def watch(monkeypatch):
-    """Tell the cluster what is read, stored and published."""
-    hash_, load, store = SharedOrmcache._hash, SharedOrmcache.load, SharedOrmcache.store
+    """Tell the cluster what is read, sealed and published."""
+    name_of, load, seal = SharedOrmcache._key, SharedOrmcache._load, SharedOrmcache._seal
     read_generation, publish = generations.read_generation, RemoteTier.publish
-    offer = transaction.Transaction.offer
-    storing = []
 
     def watched_generation(registry, cr):
         generation = read_generation(registry, cr)
         Cluster.now.saw(generation, cr)
         return generation
 
-    def watched_hash(self, container, generation, transaction, vault):
-        found = hash_(self, container, generation, transaction, vault)
-        Cluster.now.hashes[found.key] = container, generation.token(container)
-        return found
+    def watched_name(self, container, generation, vault):
+        key = name_of(self, container, generation, vault)
+        Cluster.now.hashes[key] = container, generation.token(container)
+        return key
 
-    def watched_load(self, place, model):
-        found = load(self, place, model)
+    def watched_load(self, transaction, slot, call):
+        found = load(self, transaction, slot, call)
         if found:
-            Cluster.now.found.append((place.method.name.rpartition(".")[2], found[0]))
+            Cluster.now.found.append((call.method.name.rpartition(".")[2], found.value))
         return found
 
-    def watched_store(self, place, value, cost, *, publish):
-        storing[:] = place, value
-        store(self, place, value, cost, publish=publish)
-
-    def watched_offer(self, entry):
-        Cluster.now.offered(*storing, entry.sealed)
-        offer(self, entry)
+    def watched_seal(self, slot, method, value, cost):
+        entry = seal(self, slot, method, value, cost)
+        if entry:
+            Cluster.now.offered(method, value, entry.sealed)
+        return entry
 
     def watched_publish(self, key, values):
         for _field, sealed in values:
@@ -162,10 +169,9 @@ def watch(monkeypatch):
         return publish(self, key, values)
 
     monkeypatch.setattr(generations, "read_generation", watched_generation)
-    monkeypatch.setattr(SharedOrmcache, "_hash", watched_hash)
-    monkeypatch.setattr(SharedOrmcache, "load", watched_load)
-    monkeypatch.setattr(SharedOrmcache, "store", watched_store)
-    monkeypatch.setattr(transaction.Transaction, "offer", watched_offer)
+    monkeypatch.setattr(SharedOrmcache, "_key", watched_name)
+    monkeypatch.setattr(SharedOrmcache, "_load", watched_load)
+    monkeypatch.setattr(SharedOrmcache, "_seal", watched_seal)
     monkeypatch.setattr(RemoteTier, "publish", watched_publish)
 
 
@@ -184,6 +190,8 @@ ACTIONS = {
     "attempt": 6,
     "signal": 4,
     "late_signal": 4,
+    "early_signal": 4,
+    "lag": 3,
     "check": 5,
     "overtake": 6,
     "clear": 2,
@@ -210,7 +218,7 @@ FAMILIES = [
     (("templates", "g1"), ("groups", "g1"), ("page",)),
     (("templates", "t1"), ("summary",), ("page",)),
 ]
-WAYS_TO_BEGIN = ("request", "request", "check", "rpc", "bare")
+WAYS_TO_BEGIN = ("request", "request", "check", "rpc", "bare", "replica")
 
 
 def build(make_cluster):
@@ -227,7 +235,7 @@ def build(make_cluster):
             self.calls = calls
             self.names = sorted({name for call in calls for name, _container in CALLS[call]})
             # Publish as soon as it may be, or at the commit.
-            transaction.PUBLISH_AFTER = 0.0 if early else 1000.0
+            transaction.PROOF_AFTER = 0.0 if early else 1000.0
 
         def teardown(self):
             if hasattr(self, "cluster"):
@@ -345,6 +353,22 @@ def build(make_cluster):
                     self.cluster.commit(opened)
                 self.cluster.finish(opened)
                 self.cluster.signal(opened.worker, opened.thread, halt=True)
+
+        def early_signal(self, number, other, commit):
+            opened = self.begin(number, 0, commit)
+            if self.cluster.write(opened, self.name(other), clear=True):
+                self.look(opened, number // 8)
+                self.cluster.signal_early(opened)
+                if commit:
+                    self.serve(number // 8, other, False)
+                    if not opened.cursor.closed:
+                        self.cluster.commit(opened)
+
+        def lag(self, _number, _other, catch_up):
+            if catch_up:
+                self.cluster.catch_up()
+            else:
+                self.cluster.lag()
 
         def check(self, number, other, alone):
             opened = self.some(number)
@@ -504,7 +528,6 @@ def a_rollback(cluster, clear=False, whole=True):
     cluster.commit(opened)
     cluster.finish(opened)
     cluster.signal(one, 0)
-    one.is_exact = False
     serve(cluster, one, SUMMARY)
     serve(cluster, two, SUMMARY)
 
@@ -707,7 +730,111 @@ def a_change_in_sql_under_a_transaction(cluster):
     serve(cluster, one, D1, SUMMARY)
 
 
+def a_commit_meanwhile(cluster):
+    """What a transaction has computed of the state before does not come back to tier 1."""
+    _one, _two, threads = cluster.workers
+    other = cluster.begin(threads, 1, "request")
+    cluster.write(other, "t1", clear=True)
+    cluster.read(other, D1)
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=True)
+    cluster.commit(opened)
+    cluster.commit(other)
+    cluster.read(opened, D1)
+
+
+def a_commit_before_its_signal(cluster):
+    """The process that has committed it sees it, whatever Redis has."""
+    _one, two, threads = cluster.workers
+    serve(cluster, two, D1)
+    opened = cluster.begin(threads, 0, "request")
+    cluster.write(opened, "d1", clear=True)
+    cluster.commit(opened)
+    serve(cluster, threads, D1, SUMMARY, thread=1)
+    cluster.read(opened, D1)
+
+
+def a_cursor_that_goes_on(cluster):
+    """After its commit it is given nothing older than what is signalled then."""
+    one, two, threads = cluster.workers
+    serve(cluster, two, D1)
+    opened = cluster.begin(one, 0, "request")
+    cluster.read(opened, ("stable", "s1"))
+    cluster.commit(opened)
+    change(cluster, threads, "d1")
+    cluster.read(opened, D1)
+
+
+def a_commit_of_nothing(cluster):
+    """It ends what the check before it saw, though nothing was executed in between."""
+    one, two, threads = cluster.workers
+    serve(cluster, two, D1)
+    opened = cluster.begin(one, 0, "request")
+    cluster.commit(opened)
+    change(cluster, threads, "d1")
+    cluster.read(opened, D1)
+
+
+def a_replica_that_lags(cluster):
+    """What it says leaves alone what others of its process are given."""
+    _one, two, threads = cluster.workers
+    serve(cluster, threads, how="replica")
+    cluster.lag()
+    change(cluster, two, "d1")
+    opened = cluster.begin(threads, 0, "check")
+    other = cluster.begin(threads, 1, "replica")
+    cluster.read(other, D1)
+    cluster.read(opened, D1)
+    cluster.read(opened, SUMMARY)
+    cluster.commit(opened)
+    serve(cluster, two, SUMMARY)
+
+
+def a_cursor_of_nobodys(cluster):
+    """One that was not made by a registry, and has written before its first lookup."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(one, 0, "direct")
+    cluster.write(opened, "d1", clear=False)
+    cluster.read(opened, D1)
+    serve(cluster, two, D1)
+    cluster.rollback(opened, reset=True)
+    serve(cluster, two, D1)
+
+
+def a_failure_after_a_commit(cluster):
+    """What was committed is signalled, though Odoo forgets to."""
+    one, two, _threads = cluster.workers
+    serve(cluster, two, D1)
+    opened = cluster.begin(one, 0, "request")
+    cluster.write(opened, "d1", clear=True)
+    cluster.commit(opened)
+    cluster.write(opened, "d2", clear=True)
+    cluster.rollback(opened, reset=True)
+    serve(cluster, two, D1)
+    cluster.read(opened, D1)
+
+
+def an_early_signal(cluster):
+    """After the commit it is made known again, also to those who have looked in between."""
+    one, two, _threads = cluster.workers
+    opened = cluster.begin(one, 0, "request")
+    cluster.write(opened, "d1", clear=True)
+    cluster.signal_early(opened)
+    serve(cluster, two, D1, SUMMARY)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    serve(cluster, two, D1, SUMMARY)
+
+
 SCENARIOS = [
+    a_commit_meanwhile,
+    a_commit_before_its_signal,
+    a_cursor_that_goes_on,
+    a_commit_of_nothing,
+    a_replica_that_lags,
+    a_cursor_of_nobodys,
+    a_failure_after_a_commit,
+    an_early_signal,
     a_swapped_value,
     a_change_in_sql,
     a_change_in_sql_that_is_looked_for,
@@ -735,7 +862,7 @@ SCENARIOS = [
 
 def play(make_cluster, scenario):
     """One scenario, in which all is published as soon as it may be."""
-    transaction.PUBLISH_AFTER = 0.0
+    transaction.PROOF_AFTER = 0.0
     cluster = make_cluster()
     try:
         scenario(cluster)
@@ -753,43 +880,55 @@ def test_a_rare_case_is_right(make_cluster, scenario):
 
 
 def generation_at_publication(patch):
-    """The generation is read when a value is stored."""
-    store = SharedOrmcache.store
+    """The generation is read when a value is sealed."""
+    seal = SharedOrmcache._seal
 
-    def late(self, place, value, cost, *, publish):
-        registry, container = Cluster.now.reading.registry, place.hash.key.split(":")[3]
+    def late(self, slot, method, value, cost):
+        registry, container = Cluster.now.reading.registry, slot.hash.key.split(":")[3]
         with registry.cursor() as cr:
             newer = generations.read_generation(registry, cr)
-        place = place._replace(hash=self._hash(container, newer, place.transaction, place.vault))
-        store(self, place, value, cost, publish=publish)
+        hash_ = shared.Hash(self._key(container, newer, slot.vault), {}, 0.0)
+        return seal(self, slot._replace(hash=hash_), method, value, cost)
 
-    patch.setattr(SharedOrmcache, "store", late)
+    patch.setattr(SharedOrmcache, "_seal", late)
 
 
 def no_proof(patch):
-    """Values are published before the commit, whatever was written."""
-    patch.setattr(registry_patch, "wrote_nothing", lambda _cursor: True)
+    """Values are published before the commit, whatever was written before the first lookup."""
+    patch.setattr(generations, "wrote_nothing", lambda _cursor: True)
+
+
+def statements_ignored(patch):
+    """Nothing tells of what a transaction writes, nor of its savepoints."""
+    patch.setattr(cursor.Connection, "ran", lambda self, _query: self._hear_of_end())
 
 
 def published_on_rollback(patch):
-    """A rollback publishes."""
-    patch.setattr(transaction.Transaction, "undone", transaction.Transaction._publish)
+    """A rollback is taken for a commit."""
+
+    def rolled_back(self):
+        self._layers.flatten()
+        self._hand_over()
+        self._begin(keeps_generation=False)
+
+    patch.setattr(Transaction, "rolling_back", lambda *_args, **_options: None)
+    patch.setattr(Transaction, "rolled_back", rolled_back)
 
 
 def guessed_sequences(patch):
     """``cache_sequences``, a guess after ``signal_changes``, stands for the generation."""
 
-    def current(self, _transaction, registry, _read):
+    def guess(self):
+        registry = self._connection.registry
         keys = ["registry", *_CACHES_BY_KEY]
         ids = [registry.registry_sequence, *(registry.cache_sequences[key] for key in keys[1:])]
         rows = [[f"({number},)"] for number in ids]
-        guess = Generation.from_rows(keys, rows, "", "1:1:", KEYS_OF)
-        guess.secret = next(iter(generations.pins_of(registry).values())).generation.secret
-        return guess
+        found = Generation.from_rows(keys, rows, "", "1:1:", KEYS_OF)
+        found.secret = generations.pins_of(registry).all()[0].generation.secret
+        return found
 
-    patch.setattr(SharedOrmcache, "current_generation", current)
-    patch.setattr(SharedOrmcache, "is_older", lambda *_args: False)
-    patch.setattr(registry_patch, "is_tier_1_current", lambda *_args: True)
+    patch.setattr(Transaction, "generation", guess)
+    patch.setattr(LocalTier, "agrees", lambda *_args: True)
 
 
 def ids_only(patch):
@@ -801,51 +940,103 @@ def ids_only(patch):
     patch.setattr(Generation, "token", token)
 
 
+def kept_after_a_commit(patch):
+    """A cursor goes on with its generation after a commit."""
+    begin = Transaction._begin
+
+    def begin_with_it(self, **_options):
+        begin(self, keeps_generation=True)
+
+    patch.setattr(Transaction, "_begin", begin_with_it)
+
+
 def flags_ignored(patch):
     """Whoever invalidated something goes on sharing."""
-    patch.setattr(registry_patch, "has_invalidated", lambda _registry: False)
+    patch.setattr(Transaction, "invalidate", lambda *_args: None)
 
 
 def savepoints_ignored(patch):
     """A rollback to a savepoint drops nothing."""
-    patch.setattr(savepoint_patch, "undo", lambda *_args: None)
+    patch.setattr(Layers, "roll_back", lambda *_args: (set(), []))
+
+
+def below_the_savepoint(patch):
+    """What a savepoint computes of its own changes belongs to the transaction."""
+    put = Layers.put
+
+    def put_below(self, *arguments):
+        stack, self._stack = self._stack, self._stack[:1]
+        put(self, *arguments)
+        self._stack = stack
+
+    patch.setattr(Layers, "put", put_below)
 
 
 def unbound(patch):
     """What is sealed for one field opens in another."""
-    patch.setattr(Place, "bound", b"")
+    patch.setattr(shared.Slot, "bound", b"")
+    patch.setattr(outbox, "place", lambda *_arguments: b"")
 
 
-def old_tier_1(patch):
-    """A cursor that did not check publishes what it computed with the help of tier 1."""
-    patch.setattr(registry_patch, "is_tier_1_current", lambda *_args: True)
+def any_state(patch):
+    """What an old snapshot sees, or one newer than tier 1, belongs in tier 1."""
+    patch.setattr(LocalTier, "agrees", lambda *_args: True)
 
 
 def old_fills(patch):
-    """An old snapshot puts what it sees in tier 1."""
-    patch.setattr(SharedOrmcache, "is_older", lambda *_args: False)
+    """What a transaction that is not in step computed goes to tier 1 when it ends."""
+    agrees, merge = LocalTier.agrees, LocalTier.merge
+
+    def merge_any(self, *arguments):
+        patch.setattr(LocalTier, "agrees", lambda *_args: True)
+        try:
+            return merge(self, *arguments)
+        finally:
+            patch.setattr(LocalTier, "agrees", agrees)
+
+    patch.setattr(LocalTier, "merge", merge_any)
 
 
-def fills_stay(patch):
-    """What was rolled back stays in tier 1."""
-    patch.setattr(transaction.Transaction, "filled", lambda *_args, **_options: None)
+def seen_at_once(patch):
+    """What a transaction computes is in tier 1 at once, as in core."""
+    keep = Transaction.keep
+
+    def keep_and_show(self, container, key, computed, cost):
+        self._local._caches[container][key] = computed.value
+        keep(self, container, key, computed, cost)
+
+    patch.setattr(Transaction, "keep", keep_and_show)
 
 
-def threads_ignored(patch):
-    """What another thread has not committed counts as what is."""
-    patch.setattr(SharedOrmcache, "doubts", lambda *_args: (False, 0))
+def never_ahead(patch):
+    """A process shares what it has changed, before it has signalled that."""
+    patch.setattr(LocalTier, "is_ahead", lambda *_args: False)
 
 
-def writers_trusted(patch):
-    """A thread that invalidated nothing counts as one that changed nothing."""
-    patch.setattr(SharedOrmcache, "began", lambda *_args: None)
-    patch.setattr(SharedOrmcache, "is_alone", lambda *_args: True)
+def late_merges(patch):
+    """What was computed before another transaction's commit goes to tier 1 after it."""
+    patch.setattr(LocalTier, "mark", lambda self, **_options: Mark(self._commits, self._signals))
+
+
+def signalled_once(patch):
+    """A signal that came before its commit is not repeated."""
+    patch.setattr(Transaction, "signalled", lambda *_args: None)
+
+
+def forgotten_commits(patch):
+    """A failure has a thread forget to signal what it committed before, as in core."""
+    patch.setattr(cursor.Invalidated, "note_commit", lambda *_arguments: None)
+
+
+def replicas_lead(patch):
+    """A replica that lags moves tier 1 back."""
+    patch.setattr(Generation, "_lags", lambda *_args: False)
 
 
 def core_decides_what_to_clear(patch):
     """``check_signaling`` compares newest ids only, and not with those of its own process."""
     patch.setattr(Generation, "follows", lambda *_args: True)
-    patch.setattr(registry_patch, "_clear_what_is_older", lambda *_args: None)
+    patch.setattr(LocalTier, "_clear", lambda *_args: None)
 
 
 def tables_ignored(patch):
@@ -855,17 +1046,25 @@ def tables_ignored(patch):
 
 def snapshots_ignored(patch):
     """An old snapshot goes by the state of the tables that a later one has read."""
-    patch.setattr(generations, "is_earlier", lambda *_args: False)
+    patch.setattr(pins, "is_earlier", lambda *_args: False)
 
 
 def changes_kept(patch):
     """What was computed before a change that nobody signalled stays in tier 1."""
-    patch.setattr(Generation, "has_changed_since", lambda *_args: False)
+    learn = LocalTier.learn
+
+    def learn_ids(self, seen, mark=None, **options):
+        if self._state is not None and self._state.ids == seen.ids:
+            self._state = seen
+            return False
+        return learn(self, seen, mark, **options)
+
+    patch.setattr(LocalTier, "learn", learn_ids)
 
 
 def edits_ignored(patch):
     """Values that their callers edited count as what they were."""
-    patch.setattr(Originals, "any_edited", lambda *_args: False)
+    patch.setattr(SharedOrmcache, "_any_edited", lambda *_args: False)
 
 
 BUGS = [
@@ -874,17 +1073,23 @@ BUGS = [
     changes_kept,
     generation_at_publication,
     no_proof,
+    statements_ignored,
     published_on_rollback,
     guessed_sequences,
     ids_only,
+    kept_after_a_commit,
     flags_ignored,
     savepoints_ignored,
+    below_the_savepoint,
     unbound,
-    old_tier_1,
+    any_state,
     old_fills,
-    fills_stay,
-    threads_ignored,
-    writers_trusted,
+    seen_at_once,
+    never_ahead,
+    late_merges,
+    signalled_once,
+    forgotten_commits,
+    replicas_lead,
     core_decides_what_to_clear,
     edits_ignored,
 ]

@@ -182,3 +182,46 @@ def test_a_job_signals_whatever_registry_it_began_with(languages):
         result = cr.fetchone() > before
     """)
     assert signalled
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("stable", 'env["res.lang"].search([]).name = "After"; env.flush_all()'),
+        ("registry", "registry.registry_invalidated = True; env['res.lang']._get_active_by('id')"),
+    ],
+    ids=["cache", "registry"],
+)
+def test_an_early_signal_is_repeated_once(languages, table, change):
+    """A job that signals before its commit signals after it, once, and shares again."""
+    counts, is_ahead = languages[0].run(f"""
+        def count():
+            with registry.cursor() as other:
+                other.execute("SELECT max(id) FROM orm_signaling_{table}")
+                return other.fetchone()[0]
+        {change}
+        registry.signal_changes()
+        registry.check_signaling()
+        counts = [count()]
+        for _time in range(3):
+            cr.commit()
+            counts.append(count())
+            registry.check_signaling()
+            env["res.lang"]._get_active_by("code")
+        result = counts, registry._redis_shared.local.is_ahead("stable")
+    """)
+    first = counts[0]
+    assert counts == [first, first + 1, first + 1, first + 1]
+    assert not is_ahead
+
+
+def test_a_query_after_a_commit_makes_nothing_old_valid(languages):
+    """A callback that uses the cursor before the cache hears of the commit hides no change."""
+    found = languages[0].run(f"""
+        cr.postcommit.add(lambda: cr.execute("SELECT 1"))
+        env["res.lang"].search([]).name = "After"
+        env.flush_all()
+        cr.commit()
+        {NAMES.format("code")}
+    """)
+    assert found == ["After"]

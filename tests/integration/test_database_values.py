@@ -13,8 +13,11 @@ from odoo.addons.redis_session_ormcache.exceptions import (
     CorruptRecordError,
     NotShareableError,
 )
-from odoo.addons.redis_session_ormcache.http_patch import ormcache, registry
-from odoo.addons.redis_session_ormcache.ormcache import SharedOrmcache, Transaction
+from odoo.addons.redis_session_ormcache.http_patch import generations
+from odoo.addons.redis_session_ormcache.http_patch.cached_values import (
+    depends_on_listed_tables,
+    says_little_of_user,
+)
 from odoo.addons.redis_session_ormcache.tests.support.values import (
     codec_of,
 )
@@ -37,6 +40,21 @@ def test_the_rules_of_a_database_select_the_same(env):
                 queries = [model.sudo()._search(each).select().code for each in (one, decoded)]
                 assert queries[0] == queries[1]
     assert seen > 10
+
+
+def test_the_rules_in_force_are_those_that_odoo_applies(env):
+    """Whether a domain may be shared is decided by the same rules, though all are read at once."""
+    rules = generations.read_rules(env.cr)
+    seen = set()
+    for user in ("base.user_admin", "base.public_user", "base.user_root"):
+        of_user = env["ir.rule"].with_user(env.ref(user))
+        for name, mode in itertools.product([*rules, "res.country"], of_user._MODES):
+            names = [name, *env[name]._inherits]
+            applied = [rule for each in names for rule in of_user._get_rules(each, mode).sudo()]
+            wanted = all(says_little_of_user(rule.domain_force or "") for rule in applied)
+            assert depends_on_listed_tables(rules, of_user, name, mode) is wanted
+            seen.add(wanted)
+    assert seen == {True, False}
 
 
 def test_group_definitions_answer_the_same(env):
@@ -174,20 +192,6 @@ def test_a_template_that_fails_says_the_same(env, make_template, travelled):
     calls = travelled()
     assert message() == expected
     assert made in calls
-
-
-def test_a_transaction_that_may_not_cache_renders_a_template_again(env, make_template, monkeypatch):
-    """Each time from the whole tree, of which compiling leaves nothing."""
-    make_template("test.twice", '<p><i t-out="number"/></p>')
-    shared = SharedOrmcache(None, "database", "prefix", {})
-    shared.current_generation = lambda *_arguments: None
-    transaction = Transaction(None, lambda: True)
-    monkeypatch.setattr(ormcache.ormcache, "lookup", ormcache.lookup)
-    monkeypatch.setattr(registry, "usable", lambda *_arguments: shared)
-    monkeypatch.setattr(registry, "transaction", lambda *_arguments: transaction)
-    for number in (1, 2):
-        rendered = env["ir.qweb"]._render("test.twice", {"number": number})
-        assert rendered == f"<p><i>{number}</i></p>"
 
 
 def test_all_templates_of_a_database_come_back_the_same(env):

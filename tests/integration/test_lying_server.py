@@ -13,6 +13,7 @@ from odoo.addons.redis_session_ormcache.exceptions import (
     RedisUnavailableError,
 )
 from odoo.addons.redis_session_ormcache.ormcache import RemoteTier, remote
+from odoo.addons.redis_session_ormcache.ormcache.remote import Stored
 from stack.servers import SERVICE, Cluster, LyingProxy, Sentinels
 
 LIES = {
@@ -24,7 +25,7 @@ LIES = {
     "text": b"$4\r\n\xff\xfe!=\r\n",
     "empty array": b"*0\r\n",
     "no array": b"*-1\r\n",
-    "integers": b"*2\r\n:1\r\n:2\r\n",
+    "integers": b"*2\r\n:1\r\n:3\r\n",
     "one text": b"*1\r\n$1\r\n1\r\n",
     "no numbers": b"*2\r\n$1\r\na\r\n$1\r\nb\r\n",
     "arrays": b"*2\r\n*1\r\n:1\r\n*3\r\n:0\r\n:9\r\n*2\r\n$1\r\na\r\n:1\r\n",
@@ -192,20 +193,20 @@ def test_the_ormcache_takes_a_wrong_answer_for_a_miss(proxy, make_server, lie):
     tier = RemoteTier(make_server(proxy.url, "ormcache"), max_bytes=2**20)
     key, field = f"lying:{lie}", b"f" * remote.TAG_LENGTH
     values = [(field, b"=1"), (field + b"2", b"=2")]
-    tier.publish(key, values)
-    assert tier.fetch(key) == dict(values)
+    assert tier.publish(key, values) == [Stored.NEW] * 2
+    assert tier.fetch([key])[0] == dict(values)
     assert tier.ask(key, field, claim=True) == b"=1"
     asked = ["HGET", "HGETALL", "EVALSHA", "EVAL", "EXPIRE"]
     for number, names in itertools.product((1, 2), [[name] for name in asked] + [asked]):
         proxy.lies = dict.fromkeys(names, LIES[lie])
         tier._writes.succeed()  # asks again, though writes were refused
-        found = tier.fetch(key)
+        found = tier.fetch([key])[0]
         assert all(isinstance(part, bytes) for item in found.items() for part in item)
         for claim in (True, False):
             answer = tier.ask(key, field, claim=claim)
             assert answer is None or isinstance(answer, bytes) or answer in (0, 1)
         stored = tier.publish(key, values[:number])
-        assert list(stored) in ([1] * number, [])
+        assert list(stored) in ([Stored.WANTED] * number, [])
         tier.release(key, [field])
         tier.retire(key)
     assert proxy.told

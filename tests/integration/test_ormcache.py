@@ -96,6 +96,28 @@ def test_what_a_savepoint_undid_is_not_shared(redis, make_worker, lone_database)
     assert name == "English (US)"
 
 
+def test_a_template_that_a_savepoint_undid_is_compiled_again(redis, make_worker, lone_database):
+    """From the whole tree, of which compiling leaves nothing."""
+    worker = make_worker(redis, lone_database)
+    worker.run("""
+        arch = '<t t-name="{0}"><p><i t-out="number"/></p></t>'
+        for key in ("test.first", "test.twice"):
+            env["ir.ui.view"].create({"type": "qweb", "key": key, "arch": arch.format(key)})
+    """)
+    found = worker.run("""
+        import contextlib
+        def render(number, key="test.twice"):
+            return str(env["ir.qweb"]._render(key, {"number": number}))
+        result = [render(0, "test.first")]
+        with contextlib.suppress(ValueError), cr.savepoint(flush=False):  # which clears nothing
+            cr.execute("UPDATE res_country SET code = code")
+            result.append(render(1))
+            raise ValueError
+        result.append(render(2))
+    """)
+    assert found == ["<p><i>0</i></p>", "<p><i>1</i></p>", "<p><i>2</i></p>"]
+
+
 def test_a_long_transaction_computes_each_value_once(redis, make_worker, lone_database):
     """Though the process knows of a signal that its snapshot misses; it does so again when it has
     invalidated something, and nobody else gets what it keeps."""

@@ -125,9 +125,6 @@ GREET_WHILE_ANOTHER_READS = f"""
 """
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a value is published though tier 1 was of another state meanwhile"
-)
 def test_what_a_lagging_replica_says_stays_in_its_process(
     redis, make_worker, primary, logical_replica, lone_database
 ):

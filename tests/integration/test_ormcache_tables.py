@@ -8,12 +8,12 @@ from odoo.addons.redis_session_ormcache.tests.support.cached import LOOK
 OBSERVE = """
     import re, threading
     from odoo.addons.redis_session_ormcache.http_patch import ormcache as patch
-    compute, computing, found = patch._compute, [], {}
+    compute, computing, found = patch._Call.compute_only, [], {}
 
-    def observed(cache, counter, /, *args, **kwargs):
-        computing.append((cache.cache_name, cache.method.__name__, args[0]._table))
+    def observed(call):
+        computing.append((call.container, call._cache.method.__name__, call.model._table))
         try:
-            return compute(cache, counter, *args, **kwargs)
+            return compute(call)
         finally:
             computing.pop()
 
@@ -23,7 +23,7 @@ OBSERVE = """
             for name in computing:
                 found.setdefault(name, set()).add(table)
 
-    patch._compute = observed
+    patch._Call.compute_only = observed
     thread = threading.current_thread()
     thread.query_hooks = [*getattr(thread, "query_hooks", ()), hook]
 """

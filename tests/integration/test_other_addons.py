@@ -130,6 +130,11 @@ COEXISTING = {
         "import odoo.sql_db\nodoo.sql_db.Cursor = type('Mine', (odoo.sql_db.Cursor,), {})",
         BOTH,
     ),
+    "statements wrapped": (
+        "from odoo.sql_db import Cursor\nexecute = Cursor.execute\n"
+        "def timed(*args, **kwargs): return execute(*args, **kwargs)\nCursor.execute = timed",
+        BOTH,
+    ),
     "ours imported": (f"from odoo.addons.{ADDON} import ormcache", (AFTER,)),
     "lifetimes": (
         "odoo.http.SESSION_LIFETIME = 3600\n"
@@ -203,6 +208,11 @@ REPLACING = {
         "registry.Registry = type('Mine', (registry.Registry,), {'__module__': __name__})",
         {BEFORE: "odoo.modules.registry.Registry was replaced by odoo.addons.other.Mine; do"},
     ),
+    "statements": (
+        "from odoo.sql_db import Cursor\n"
+        "Cursor.execute = lambda self, query, params=None, log_exceptions=True: None",
+        {BEFORE: "Cursor.execute was replaced by odoo.addons.other.<lambda>"},
+    ),
     "parameters": (
         "from odoo.addons.base.models.ir_config_parameter import IrConfig_Parameter\n"
         "IrConfig_Parameter._get_param = lambda self, key: None",
@@ -256,8 +266,7 @@ REPLACING = {
             ("odoo.tools.cache", "ormcache.lookup"),
             ("odoo.modules.registry", "Registry.get_sequences"),
             ("odoo.modules.registry", "Registry.check_signaling"),
-            ("odoo.modules.registry", "Registry.reset_changes"),
-            ("odoo.sql_db", "Savepoint.rollback"),
+            ("odoo.sql_db", "Cursor.execute"),
             ("odoo.addons.base.models.ir_cron", "IrCron._callback"),
         )
     },
