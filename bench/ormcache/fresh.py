@@ -219,7 +219,7 @@ class Fresh:
         return [
             Line(
                 "fresh worker, ms", fresh_ms, MS,
-                compared=divided(fresh_ms[1], warm_ms[0]), target=1.3,
+                compared=divided(fresh_ms[1], warm_ms[0]), target=1.2,
             ),
             Line(
                 "fresh worker, queries", fresh_queries,

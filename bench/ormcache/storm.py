@@ -116,7 +116,7 @@ class Storm:
                 f"more after caches were cleared, {WORKERS} workers",
                 storm,
                 compared=times[1],
-                target=1.5,
+                target=1.15,
             ),
             Line(f"{WORKERS} workers / stock's 1", times, digits=2),
             Line(f"{WORKERS} warm journeys at once, ms", pair("calm_seconds"), MS),
