@@ -210,13 +210,13 @@ class Generation:
         return self.is_replica != other.is_replica and self._lags(other)
 
     def _lags(self, other: "Generation") -> bool:
-        """Whether the other one has this one's newest rows, or has newer ones than it keeps."""
-        for key in self.ids:
-            rows, others = self._comparable(other, key), other._comparable(self, key)
-            if not rows or rows[0] in others:
-                continue
-            if not others or self.ids[key][0] > other.ids[key][-1]:
-                return False
+        """Whether the other one has all of this one's rows, or keeps newer ones only."""
+        for key, ids in self.ids.items():
+            others = other._comparable(self, key)
+            oldest = other.ids[key][-1] if others else 0
+            for number, row in zip(ids, self._comparable(other, key), strict=True):
+                if number >= oldest and row not in others:
+                    return False
         return True
 
     def _agrees_on_tables(self, other: "Generation", container: str) -> bool:
