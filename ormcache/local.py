@@ -103,6 +103,10 @@ class LocalTier:
             self._state = seen
         return True
 
+    def awaits_reload(self, seen: Generation) -> bool:
+        """Whether the registry is of another state than a snapshot saw."""
+        return self._state is not None and seen.reloads(self._state)
+
     def agrees(self, generation: Generation, container: str) -> bool:
         """Whether what a generation's transactions compute for a container belongs here."""
         known = self._seen.get(generation.origin)

@@ -170,6 +170,7 @@ class Transaction:
 
     __slots__ = (
         "__weakref__",
+        "_awaits_reload",
         "_claims",
         "_connection",
         "_generation",
@@ -192,6 +193,7 @@ class Transaction:
         self._layers = Layers()
         self._generation: Generation | None = None
         self._survives = False  # whether a rollback that comes now leaves the generation
+        self._awaits_reload = False  # whether it has seen what tier 1 was not cleared for
         self._claims: dict[str, set[bytes]] = {}
         self._unproven = 0.0  # seconds that computing took since there was a proof
         self._signal_again: set[str] = set()
@@ -207,7 +209,7 @@ class Transaction:
         """The signals were checked on this cursor; what it has computed before may be older."""
         if self._layers.view and seen is not self._generation:
             self._drop_values()
-        self._generation, self._survives = seen, True
+        self._generation, self._survives, self._awaits_reload = seen, True, False
 
     def look_around(self) -> None:
         """Take note of what its thread did since it last looked something up."""
@@ -219,6 +221,7 @@ class Transaction:
             self._generation = self._connection.read_generation()
             if self.learn(self._generation):
                 self._connection.learnt(self._generation)
+            self._awaits_reload = self._local.awaits_reload(self._generation)
         return self._generation
 
     def learn(self, seen: Generation, *, loaded: bool = False) -> bool:
@@ -231,6 +234,7 @@ class Transaction:
         return (
             container not in self._layers.view.invalidated
             and not self._local.is_ahead(container)
+            and not self._awaits_reload
             and self._local.agrees(seen, container)
         )
 
@@ -335,7 +339,7 @@ class Transaction:
         for entry in entries:
             self._claims.get(entry.key, set()).discard(entry.field)
         self._outbox.publish(entries)
-        if values and self._generation is not None:
+        if values and self._generation is not None and not self._awaits_reload:
             values = self._local.merge(values, self._generation, self._mark)
         for name, container in values.items():  # others do better without
             for key, computed in container.items():
@@ -433,7 +437,7 @@ class Transaction:
         self._layers = Layers()
         if not keeps_generation:
             self._generation = None
-        self._survives = False
+        self._survives = self._awaits_reload = False
         self._unproven = self.waited = 0.0
         self.epoch += 1
         self.number += 1
