@@ -27,6 +27,8 @@ from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.http_patch.cursor import LOOKUPS, attach
 from odoo.addons.redis_session_ormcache.ormcache import Outbox, SharedOrmcache
 from odoo.addons.redis_session_ormcache.ormcache.generation import REGISTRY
+from odoo.addons.redis_session_ormcache.ormcache.layers import Computed
+from odoo.addons.redis_session_ormcache.ormcache.originals import digest
 from odoo.addons.redis_session_ormcache.ormcache.pins import Found
 from odoo.addons.redis_session_ormcache.ormcache.policy import Method
 from odoo.addons.redis_session_ormcache.ormcache.remote import Claim
@@ -56,6 +58,10 @@ MOST_SIGNALS_MEANWHILE = 5  # that commit while another one is on its way; the a
 PATIENCE = 0.002  # seconds that one waits for what another one computes
 SECRET = "of the database"
 DEAR = 0.100  # seconds that a value takes to compute, so that it is worth a proof; or it takes none
+
+
+class CallbackError(Exception):
+    """What is to follow a commit failed."""
 
 
 class IncoherentError(AssertionError):
@@ -596,6 +602,15 @@ class Cursor(BaseCursor):
         transaction = attach(registry.shared, registry, self).transaction
         return registry.shared.look_up(transaction, Call(self, function, key, arguments))
 
+    def add(self, function, name):
+        """Have the value of a cached method that was computed elsewhere: ``ormcache.add_value``."""
+        value = function(self, name)
+        transaction = attach(self.registry.shared, self.registry, self).transaction
+        transaction.generation()
+        key = ("cached", function, name)
+        transaction.keep(CONTAINER_OF[function], key, Computed(value, digest(value)), 0.0)
+        return value
+
     def look(self, name):
         """An object and its version, as the ORM sees it."""
         if name in self.transaction.pending:
@@ -647,9 +662,16 @@ class Cursor(BaseCursor):
         self.prerollback.clear()
         self.postrollback.clear()
         self.cluster.pause()
+        self._begin(None if was_open else account.check)
         self.postcommit.run()
         account.committed()
-        self._begin(None if was_open else account.check)
+        self.account.take_over()
+
+    def fails(self):
+        raise CallbackError
+
+    def asks(self):
+        self.look("d1")
 
     def rollback(self):
         account, was_open = self.account, self.session.is_open
@@ -695,6 +717,10 @@ class Account:
         self.own, self.earlier, self.uncleared = {}, set(), set()
         self._registry = registry
         self.floor, self._commits, self._base = registry.checked, registry.own, registry.base
+
+    def take_over(self):
+        """The commit before it is known to the process."""
+        self._commits = self._registry.own
 
     def checked(self, registry):
         """Its cursor has checked the signals, and goes on with this registry.
@@ -819,6 +845,8 @@ class Cluster:
         with self.acting(cursor.registry.process, cursor.thread):
             try:
                 yield
+            except CallbackError:
+                self.tell(cursor, "fails after its commit")
             except ConflictError:
                 self.tell(cursor, "fails")
                 self.figures["conflicts"] += 1
@@ -905,12 +933,15 @@ class Cluster:
         self.check_on(cursor)
         self.finish(cursor)
 
-    def read(self, cursor, call):
-        """Look something up, and hold it against what is true."""
+    def read(self, cursor, call, *, add=False):
+        """Look something up, and hold it against what is true.
+
+        :param add: whether it is computed without a lookup, and added
+        """
         account = cursor.account
         with self.using(cursor):
-            self.tell(cursor, "looks up", call[0].__name__, *call[1:])
-            value = cursor.call(*call)
+            self.tell(cursor, "adds" if add else "looks up", call[0].__name__, *call[1:])
+            value = (cursor.add if add else cursor.call)(*call)
             self.tell(cursor, "has got", tuple(value))
             self.figures["reads"] += 1
             if [name for name, _version in value] != [name for name, _c in CALLS[call]]:
@@ -954,14 +985,19 @@ class Cluster:
             self.tell(cursor, "rolls back to" if rollback else "releases", "its savepoint")
             cursor.end_savepoint(rollback=rollback)
 
-    def commit(self, cursor):
-        """Commit, after what it has to clear; the signal is another step."""
+    def commit(self, cursor, *, callback=None):
+        """Commit, after what it has to clear; the signal is another step.
+
+        :param callback: what another one does after the commit: it "fails", or "asks" the database
+        """
         with self.using(cursor):
             while cursor.savepoints:
                 cursor.end_savepoint(rollback=False)
             for key in sorted(cursor.account.uncleared):
                 self.clear(cursor, key)
-            self.tell(cursor, "commits", cursor.account.own)
+            self.tell(cursor, "commits", cursor.account.own, callback or "")
+            if callback:
+                cursor.postcommit._funcs.appendleft(getattr(cursor, callback))
             cursor.commit()
 
     def rollback(self, cursor, *, reset=True, is_lost=False):

@@ -40,7 +40,7 @@ from odoo.addons.redis_session_ormcache.tests.support.fake_processes import (
     IncoherentError,
 )
 
-STEPS = dose(int(os.environ.get("STEPS", "10000")), 300_000)
+STEPS = dose(10_000, 300_000)
 AT_ONCE, CHOICES = 8, 6  # steps, and how often so many in one example
 STEPS_TO_FIND = 20_000
 PROCESSES = 2
@@ -52,7 +52,7 @@ ACTIONS = {
     "begin": 8,
     "write": 9,
     "change": 8,
-    "clear": 2,
+    "clear": 4,
     "commit": 8,
     "rollback": 5,
     "savepoint": 6,
@@ -89,6 +89,7 @@ FAMILIES = [
     (T1, SUMMARY, PAGE),
 ]
 WAYS_TO_BEGIN = ("request", "request", "check", "rpc", "bare", "late", "readonly", "swapped")
+CALLBACKS = {0: "fails", 10: "asks"}
 HOW_TO_WRITE = ("statement", "statement", "later", "function")
 
 
@@ -136,7 +137,7 @@ class Play:
             self.cluster.evict(cursor.registry, call)
         if number % 9 == 0:
             self.cluster.redis.lose_values()
-        return self.cluster.read(cursor, call)
+        return self.cluster.read(cursor, call, add=call == D1 and number % 11 == 0)
 
     def name(self, number):
         return self.names[number % len(self.names)]
@@ -179,7 +180,7 @@ class Play:
 
     def commit(self, number, other, flag):
         cursor = self.some(number)
-        self.cluster.commit(cursor)
+        self.cluster.commit(cursor, callback=CALLBACKS.get(other % 20))
         if flag:
             self.cluster.finish(cursor)
         elif other % 2:
