@@ -107,11 +107,14 @@ def _ask(db: str, query: str, *parameters: str) -> Any:
 
 
 def _first_row(db: str, query: str, parameters: tuple[str, ...]) -> Any:
-    """Its time limits end the thread."""
+    """Its time limits end the thread. They are longer than the caller's, because libpq's error does
+    not tell a server that is silent from one that has no such database.
+    """
+    _, info = connection_info_for(db)
     with (
-        closing(psycopg2.connect(**connection_info_for(db)[1], connect_timeout=WAIT)) as connection,
+        closing(psycopg2.connect(**info, connect_timeout=WAIT + 1)) as connection,
         connection.cursor() as cursor,
     ):
-        cursor.execute(f"SET LOCAL statement_timeout = {WAIT * 1000}")
+        cursor.execute(f"SET LOCAL statement_timeout = '{WAIT + 1}s'")
         cursor.execute(query, parameters)
         return cursor.fetchone()
