@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 import psutil
 
+# The addon's threads that start when they are first needed: one that sends values of the cache, one
+# that notes activity, and one of each half that looks for another primary.
+LATE_THREADS = 4
+
 
 class Footprint(NamedTuple):
     """What a process uses.
@@ -33,7 +37,7 @@ class Footprint(NamedTuple):
         :param connections: that may be kept to each server
         """
         return (
-            self.threads <= before.threads + 2  # that look for another primary, if any
+            self.threads <= before.threads + LATE_THREADS
             and self.files.total() <= before.files.total()
             and self.clients == 0
             and max(self.servers.values(), default=0) <= connections
