@@ -9,7 +9,7 @@ import os
 import queue
 from collections.abc import Callable, Sequence
 from hashlib import sha1
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import (
     ClusterDownError,
@@ -29,6 +29,8 @@ from .clock import monotonic
 from .silence import Silences
 
 _logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CHECK_SECONDS = 3.0  # that the questions at start may take at least
 HEALTHY = 1 / 20  # of the timeout: an answer that took no longer is none that was waited for
@@ -84,12 +86,7 @@ class RedisServer:
 
         :raises RedisUnavailableError: Redis did not answer, or cannot serve now
         """
-        try:
-            return self.execute("EVALSHA", script.sha, 1, key, *arguments)
-        except RedisRefusedError as error:
-            if not isinstance(error.__cause__, NoScriptError):
-                raise
-            return self.execute("EVAL", script.text, 1, key, *arguments)
+        return _evaluate(script, lambda *command: self.execute(*command, 1, key, *arguments))
 
     def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run many independent commands in few round trips; their answers, in order.
@@ -120,12 +117,9 @@ class RedisServer:
         :param calls: key and arguments
         :raises RedisUnavailableError: Redis did not answer; some may have been run
         """
-        try:
-            return self.execute_many([("EVALSHA", script.sha, 1, *call) for call in calls])
-        except RedisRefusedError as error:
-            if not isinstance(error.__cause__, NoScriptError):
-                raise
-            return self.execute_many([("EVAL", script.text, 1, *call) for call in calls])
+        return _evaluate(
+            script, lambda *command: self.execute_many([(*command, 1, *call) for call in calls])
+        )
 
     def check(self, *, durable: bool) -> list[str]:
         """Ask once whether the servers are fit for use.
@@ -301,6 +295,16 @@ def _turns() -> "queue.SimpleQueue[None]":
     for _ in range(MAX_CALLS):
         turns.put(None)
     return turns
+
+
+def _evaluate(script: "Script", run: Callable[[str, str], T]) -> T:
+    """Run a script by its digest, or by its text where the server does not know it."""
+    try:
+        return run("EVALSHA", script.sha)
+    except RedisRefusedError as error:
+        if not isinstance(error.__cause__, NoScriptError):
+            raise
+        return run("EVAL", script.text)
 
 
 class Script:

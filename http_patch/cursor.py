@@ -9,15 +9,15 @@
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
 
-import psycopg2
 from odoo import sql_db
 from odoo.orm.registry import _CACHES_BY_KEY
 from odoo.sql_db import Cursor
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
+from odoo.tools.misc import Callbacks
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from ..exceptions import ReplacedError
 from ..ormcache import Generation, SharedOrmcache, Transaction
@@ -43,6 +43,7 @@ def check() -> None:
         raise ReplacedError(f"Cursor.execute was replaced by {other}")
     require(has_hooks, "a thread has hooks for queries")
     require(_mentions(Cursor.rollback, "_cnx"), "a cursor keeps its connection as _cnx")
+    require(Callbacks.__slots__ == ["_funcs", "data"], "callbacks are in a queue of functions")
 
 
 def apply() -> None:
@@ -80,12 +81,16 @@ class Connection:
     def __init__(self, shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
         self.registry, self.cursor, self.shared = registry, cursor, shared
         self.clears: int | None = None
-        self._was_rolled_back = False  # and nothing was executed since
         self.transaction: Transaction = shared.begin(self)
-        invalidated = Invalidated.of_thread(registry, shared)
+        invalidated = self._invalidated
         invalidated.transactions.add(self.transaction)
         if invalidated and not self._is_idle():  # this cursor may have written that
             self.transaction.invalidate(_containers(invalidated))
+
+    @property
+    def _invalidated(self) -> "Invalidated":
+        """By the thread that asks."""
+        return Invalidated.of_thread(self.registry, self.shared)
 
     # -- what the cache asks
 
@@ -110,17 +115,17 @@ class Connection:
         return cursor._cnx.get_transaction_status() == TRANSACTION_STATUS_IDLE  # type: ignore[no-any-return]
 
     def look_around(self) -> None:
-        Invalidated.of_thread(self.registry, self.shared).look_at_registry()
+        self._invalidated.look_at_registry()
 
     def lost(self, containers: set[str]) -> None:
         if "templates" in containers:
             self.forget_batch()
 
     def note_commit(self, number: int) -> None:
-        Invalidated.of_thread(self.registry, self.shared).note_commit(number)
+        self._invalidated.note_commit(number)
 
     def signal(self, keys: Iterable[str]) -> None:
-        Invalidated.of_thread(self.registry, self.shared).signal(keys)
+        self._invalidated.signal(keys)
 
     # -- what it tells
 
@@ -154,7 +159,7 @@ class Connection:
             self.transaction.changed()
 
     def _hear_of_end(self) -> None:
-        """The data of a queue of callbacks are cleared with them."""
+        """Be called at each end. A queue's data are cleared when its callbacks are called."""
         cursor = self.cursor
         if (
             cursor.postcommit.data.get(_CONNECTION)
@@ -163,46 +168,33 @@ class Connection:
             is self
         ):
             return
-        queues = {
-            cursor.postcommit: self._committed,
-            cursor.prerollback: self._rolling_back,
-            cursor.postrollback: self._rolled_back,
-        }
-        missing = [queue for queue in queues if queue.data.get(_CONNECTION) is not self]
-        was_rolled_back, self._was_rolled_back = self._was_rolled_back, False
-        if len(missing) < len(queues) and not was_rolled_back:
-            self.transaction.lost_track()  # another callback failed after a commit
-        for queue in missing:
+        self._be_first(cursor.postcommit, self._committed)
+        self._be_first(cursor.prerollback, self._rolling_back)
+        self._be_first(cursor.postrollback, self._rolled_back)
+
+    def _be_first(self, queue: Callbacks, callback: Callable[[], None]) -> None:
+        """Call something before all other callbacks, which may fail or use the cursor."""
+        if queue.data.get(_CONNECTION) is not self:
             queue.data[_CONNECTION] = self
-            queue.add(queues[queue])
+            queue._funcs.appendleft(callback)
 
     def _committed(self) -> None:
-        self._was_rolled_back = False
-        if self._is_idle():
-            self.transaction.committed()
-        else:  # another callback has begun something on this cursor
-            self.transaction.lost_track()
+        self.cursor.postcommit.data.pop(_CONNECTION, None)  # Odoo leaves it if a callback fails
+        self.transaction.committed(is_over=self._is_idle())
 
     def _rolling_back(self) -> None:
-        status = self.cursor._cnx.get_transaction_status()
-        try:
-            self.transaction.rolling_back(may_ask=status == TRANSACTION_STATUS_INTRANS)
-        except psycopg2.Error:  # the connection is lost, and the rollback is still to be done
-            self.transaction.rolling_back(may_ask=False)
+        self.transaction.rolling_back()
 
     def _rolled_back(self) -> None:
         self.transaction.rolled_back()
         # A commit that comes now ends a transaction that nothing was executed in.
-        self.cursor.postcommit.data[_CONNECTION] = self
-        self.cursor.postcommit.add(self._committed)
-        self._was_rolled_back = True
+        self._be_first(self.cursor.postcommit, self._committed)
         if "_obj" not in vars(self.cursor):  # it is being closed
-            invalidated = Invalidated.of_thread(self.registry, self.shared)
-            invalidated.transactions.discard(self.transaction)
+            self._invalidated.transactions.discard(self.transaction)
 
 
 def attached(cursor: Any) -> Connection | None:
-    """What a cursor has, if it has any yet; a test's cursor has none."""
+    """The connection of a cursor, if there is one yet; a test's cursor has none."""
     if type(cursor) is not sql_db.Cursor:
         return None
     found: Connection | None = vars(cursor).get(_CONNECTION)
@@ -228,7 +220,7 @@ def _ran(cursor: Any, query: Any, _params: Any, _start: float, _delay: float) ->
 
 
 class Invalidated(set[str]):
-    """What a thread has invalidated and not signalled: ``Registry.cache_invalidated``.
+    """Keys that a thread has invalidated and not signalled: ``Registry.cache_invalidated``.
 
     :ivar transactions: of the thread's open cursors
     :ivar committed: keys that a commit of this thread made valid; they are to be signalled
@@ -297,7 +289,7 @@ class Invalidated(set[str]):
 
 
 def _containers(keys: Iterable[str]) -> set[str]:
-    """What is cleared by keys; all, if the registry is one of them."""
+    """The containers that keys clear: all, if the registry is one of them."""
     keys = set(keys)
     groups = _CACHES_BY_KEY.values() if REGISTRY in keys else map(_CACHES_BY_KEY.get, keys)
     return {name for group in groups for name in group or ()}

@@ -1,4 +1,4 @@
-"""What a cursor's snapshot sees of the signaling tables, and of those that values come from: SQL.
+"""The SQL that reads the signaling tables, and those that values come from.
 
 The rules are in ``ormcache/pins.py``.
 """
@@ -63,7 +63,7 @@ Rules = Mapping[str, Sequence[Rule]]  # by model
 
 
 def pins_of(registry: Any) -> Pins:
-    """What a registry's process has pinned."""
+    """The pins of a registry's process."""
     found: Pins | None = vars(registry).get(PINS)
     if found is None:
         found = Pins(KEYS, KEYS_OF)
@@ -72,7 +72,7 @@ def pins_of(registry: Any) -> Pins:
 
 
 def read_generation(registry: Any, cursor: Any) -> Generation:
-    """What the cursor's own snapshot sees, for the price of a query."""
+    """The generation that the cursor's own snapshot sees, for the price of a query."""
     generation = pins_of(registry).seen_by(CursorSnapshot(registry.db_name, cursor))
     _verify_now_and_then(registry)
     return generation
@@ -84,12 +84,18 @@ def own_state(registry: Any, generation: Generation, cursor: Any, place: tuple[s
 
 
 def wrote_nothing(cursor: Any) -> bool:
-    """Whether a transaction is proven to have written nothing, for the price of a query."""
+    """Whether a transaction is proven to have written nothing, for the price of a query.
+
+    One that failed, or whose connection is lost, proves nothing.
+    """
     if cursor.readonly:
         return True
-    with cursor._cnx.cursor() as own:  # the cursor's is gone when it is being closed
-        own.execute("SELECT pg_current_xact_id_if_assigned() IS NULL")
-        return bool(own.fetchone()[0])
+    try:
+        with cursor._cnx.cursor() as own:  # the cursor's is gone when it is being closed
+            own.execute("SELECT pg_current_xact_id_if_assigned() IS NULL")
+            return bool(own.fetchone()[0])
+    except psycopg2.Error:
+        return False
 
 
 def read_secret(own: Any) -> str:
@@ -128,7 +134,7 @@ def verify(registry: Any, pin: Pin) -> None:
 
 
 class CursorSnapshot:
-    """What a cursor reads: ``ormcache.pins.Snapshot``.
+    """The snapshot of a cursor: ``ormcache.pins.Snapshot``.
 
     :param database: its name, for the log
     """

@@ -1,7 +1,7 @@
 """``odoo.tools.cache.ormcache.lookup``: a value that tier 1 has not is looked for in tier 2.
 
-All decorated methods call it through their ``ormcache``, so one patch reaches them all. What it
-does when tier 1 has the value is core's, to the letter.
+All decorated methods call it through their ``ormcache``, so one patch reaches them all. A
+transaction's own values come first; where it has none, a hit in tier 1 is core's to the letter.
 """
 
 import time
@@ -73,7 +73,7 @@ def lookup(self: Any, *args: Any, **kwargs: Any) -> Any:
         if own is None or (key not in own and self.cache_name not in own.invalidated):
             r = d[key]
         else:
-            r = own.value(self.cache_name, key, d)
+            r = own[key].value
         counter.hit += 1
         counter.tx_hit += tx_first_lookup
         return r
@@ -114,7 +114,7 @@ class _NoTransaction:
 
 
 class _Lookups(set[Any]):
-    """What a cursor looked up, as core keeps it."""
+    """Keys that a cursor looked up, as core keeps them."""
 
     __slots__ = ("transaction",)
 

@@ -86,8 +86,8 @@ def refuse(reason: str) -> None:
 
 
 def connection(registry: Any, cursor: Any) -> Connection | None:
-    """What a cursor computes, and what it may share; None where tier 1 is all there is, as without
-    the addon: while modules are loaded or tests run.
+    """The connection of a cursor whose values are shared; None where tier 1 is all there is, as
+    without the addon: while modules are loaded or tests run.
     """
     if not may_share(registry, cursor):
         return None

@@ -1,4 +1,4 @@
-"""What one transaction has computed and nobody else may see yet. Pure: no I/O, no Odoo.
+"""Values that one transaction has computed and nobody else may see yet. Pure: no I/O, no Odoo.
 
 A transaction begins with one layer; each savepoint puts one on top. A layer *has changed* the
 database when it wrote, has changes to write, or invalidated something. A computed value belongs to
@@ -49,7 +49,7 @@ A rollback to a savepoint that was begun before the layers were leaves nothing:
 (({'default'}, []), {})
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from .originals import EDITED, Digest
@@ -61,7 +61,7 @@ class Computed:
     """A value that a transaction has computed.
 
     :param original: what tells it from what its callers may make of it
-    :param entry: itself, sealed for the shared cache; None: it stays in its process
+    :param entry: itself, encoded for the shared cache; None: it stays in its process
     """
 
     __slots__ = ("entry", "original", "value")
@@ -76,7 +76,7 @@ Values = dict[str, dict[Any, Computed]]  # by container and key
 
 
 class View(dict[Any, Computed]):
-    """What a transaction sees of its own, by key.
+    """Values that a transaction sees of its own, by key.
 
     :ivar invalidated: containers of which it sees nothing else
     """
@@ -87,18 +87,9 @@ class View(dict[Any, Computed]):
         super().__init__()
         self.invalidated: set[str] = set()
 
-    def value(self, container: str, key: Any, tier1: Mapping[Any, Any]) -> Any:
-        """The transaction's own value, or the process's; raises KeyError."""
-        computed = self.get(key)
-        if computed is not None:
-            return computed.value
-        if container in self.invalidated:
-            raise KeyError(key)
-        return tier1[key]
-
 
 class Layer:
-    """What was computed since a savepoint, or since the transaction began.
+    """Values that were computed since a savepoint, or since the transaction began.
 
     :param savepoint: its name; None: the transaction
     :ivar below: values that belong to layers below, because this one has changed nothing
@@ -141,11 +132,11 @@ class Layers:
         values[key] = self.view[key] = computed
 
     def mark_changed(self) -> None:
-        """What is computed from now on may tell of changes made since the last savepoint."""
+        """Later values may tell of changes made since the last savepoint."""
         self._stack[-1].has_changed = True
 
     def invalidate(self, containers: Iterable[str]) -> None:
-        """What was computed for these containers is not valid any more."""
+        """The values of these containers are not valid any more."""
         top = self._stack[-1]
         top.has_changed = True
         for container in containers:
@@ -229,12 +220,10 @@ class Layers:
 
     def _see_again(self) -> None:
         self.view.clear()
-        self.view.invalidated.clear()
-        for layer in self._stack:
-            for container in layer.invalidated:
-                for below in self._stack[: self._stack.index(layer)]:
-                    for key in below.values.get(container, ()):
-                        self.view.pop(key, None)
-            for values in layer.values.values():
-                self.view.update(values)
-            self.view.invalidated |= layer.invalidated
+        hidden: set[str] = set()
+        for layer in reversed(self._stack):
+            for container in layer.values.keys() - hidden:
+                for key, computed in layer.values[container].items():
+                    self.view.setdefault(key, computed)
+            hidden |= layer.invalidated
+        self.view.invalidated = hidden

@@ -4,8 +4,8 @@ Only what is committed comes here. The *state* is the newest generation that thi
 whoever sees a newer one has the caches cleared that are older. A transaction whose generation is
 not the state's leaves a cache alone; what it computes stays in its own layers.
 
-Between a commit of this process and its signal the database is ahead of its signals. What Redis has
-for these containers is older then than what stock Odoo would compute, so it is left alone as well.
+Between a commit of this process and its signal the database is ahead of its signals. Redis then has
+older values for these containers than stock Odoo would compute, so it is left alone as well.
 """
 
 import threading
@@ -21,7 +21,7 @@ Caches = Mapping[str, MutableMapping[Any, Any]]  # by container
 
 
 class Mark(NamedTuple):
-    """What a transaction may know of its process, from when it began.
+    """The commits and signals of a process that a transaction may know of, from when it began.
 
     :param commits: of the process, by the container that they invalidated
     :param signals: how often the process had signalled; -1: it may see none of that
@@ -58,7 +58,7 @@ class LocalTier:
         """The newest generation that this process has seen; None: none yet."""
         return self._state
 
-    def learn(self, seen: Generation, mark: Mark | None = None, *, loaded: bool = False) -> bool:
+    def learn(self, seen: Generation, mark: Mark, *, loaded: bool = False) -> bool:
         """Take note of what a snapshot saw; clear what is older.
 
         :param mark: from when its transaction began
@@ -69,13 +69,11 @@ class LocalTier:
         if seen is self._state and not self._told:
             return False
         with self._lock:
-            state = self._state
-            if state is not None and seen.reloads(state) and not loaded:
+            if not loaded and self.awaits_reload(seen):
                 return False
             is_news = self._advance(seen)
-            signals = mark.signals if mark else -1
             for container, signal in list(self._told.items()):
-                if signal <= signals:
+                if signal <= mark.signals:
                     del self._ahead[container], self._told[container]
             return is_news
 
@@ -90,7 +88,7 @@ class LocalTier:
             differing = [each for each in self._caches if seen.differs_from(known, each)]
             if not differing and seen.origin == known.origin:
                 return False
-            # What is here may be older than the tables that another server's snapshot saw.
+            # These values may be older than the tables that another server's snapshot saw.
             for container in differing or self._caches:
                 self._clear(container)
             if differing:

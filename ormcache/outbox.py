@@ -1,4 +1,4 @@
-"""What this process has for Redis, on its way there: a thread sends it, so that no request waits.
+"""Values of this process on their way to Redis: a thread sends them, so that no request waits.
 
 A value that waits here is committed, or its transaction was proven to have written nothing. What
 cannot be sent is dropped: the shared cache may always do without.
@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def sealed(self) -> bytes | None:
-        """What to store; None: it is too big. That takes a while, so it is left to the thread."""
+        """The bytes to store; None: too big. Sealing takes a while, so it is left to the thread."""
         if self._sealed is None:
             with contextlib.suppress(NotShareableError):
                 self._sealed = self._vault.seal(place(self.key, self.field), self.data, self.cost)
@@ -55,7 +55,7 @@ class Entry:
 
 
 def place(key: str, field: bytes) -> bytes:
-    """What a value is sealed for: nowhere else does it open."""
+    """The place that a value is sealed for: nowhere else does it open."""
     return key.encode() + b"\0" + field
 
 
@@ -140,14 +140,17 @@ class Outbox:
                 _logger.exception("Not sent to Redis")
 
     def _publish(self, key: str, entries: Sequence[Entry]) -> None:
-        values = [(entry, sealed) for entry in entries if (sealed := entry.sealed)]
+        values, refused = [], []
+        for entry in entries:
+            if sealed := entry.sealed:
+                values.append((entry, sealed))
+            else:
+                refused.append(entry.field)
+                entry.counter.rejected += 1
         stored = self._remote.publish(key, [(entry.field, sealed) for entry, sealed in values])
         for (entry, sealed), done in zip(values, stored, strict=False):  # none where it is away
             entry.counter.published += bool(done)
             entry.counter.bytes_out += bool(done) * len(sealed)
             if done == Stored.WANTED:
                 self.budget.earn(entry.cost)
-        if refused := [entry for entry in entries if not entry.sealed]:
-            self._remote.release(key, [entry.field for entry in refused])
-            for entry in refused:
-                entry.counter.rejected += 1
+        self._remote.release(key, refused)

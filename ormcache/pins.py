@@ -22,7 +22,7 @@ Place = tuple[str, bool]  # origin; whether it is a replica
 
 
 class Found(NamedTuple):
-    """What a snapshot sees of the tables that values come from.
+    """The tables that values come from, as a snapshot sees them.
 
     :param tables: the names of those that there are
     :param states: by source: ``tables.SOURCES``
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 class Snapshot(Protocol):
-    """What is read of the database; all of it as one snapshot sees it.
+    """Reads the database; all of it as one snapshot sees it.
 
     :ivar is_replica: whether a replica says it
     """
@@ -89,7 +89,7 @@ class Pin:
 
 
 class Pins:
-    """What a process has pinned of one database.
+    """The generations that a process has pinned of one database.
 
     :param keys: of the signaling tables, as :meth:`Snapshot.signals` orders them
     :param keys_of: per container, the keys that clear it
@@ -101,7 +101,7 @@ class Pins:
         self._lock = threading.Lock()
 
     def seen_by(self, snapshot: Snapshot) -> Generation:
-        """What a snapshot sees, for the price of a query, or two where the rows are new."""
+        """The generation of a snapshot, for the price of a query, or two where the rows are new."""
         rows, origin, name = snapshot.signals()
         place = origin, snapshot.is_replica
         pin = self._pins.get(place)
@@ -192,9 +192,11 @@ class Pins:
 
         :param snapshot: a new one, of the server that was pinned
         """
-        rows, _origin, name = snapshot.signals()
+        rows, _origin, read_by = snapshot.signals()
+        if rows != pin.rows:  # the next request will see it
+            return set()
         found = snapshot.tables(None)
-        if rows != pin.rows or found is None:  # the next request will see it; or nobody can
+        if found is None:
             return set()
         states = tables.states_of(found.states)
         known = pin.generation
@@ -208,5 +210,5 @@ class Pins:
             if state is not None and snapshot.table(table) not in (state, None)
         }
         if changed:
-            pin.process, pin.earliest = 0, name
+            pin.process, pin.earliest = 0, read_by
         return changed

@@ -185,11 +185,12 @@ class Claim:
 
 
 class Stored:
-    """What :meth:`RemoteTier.publish` answers for each value."""
+    """The answers of :meth:`RemoteTier.publish`, one for each value."""
 
     NOT = 0
     NEW = 1
     WANTED = 2  # somebody else waited for it, or computed it too
+    ANSWERS = NOT, NEW, WANTED
 
 
 class RemoteTier:
@@ -268,7 +269,7 @@ class RemoteTier:
             return ()
         arguments = [part for item in values for part in item]
         answer = self._write(_PUBLISH, key, TTL, self._max_bytes, MAX_ENTRIES, *arguments)
-        is_told = isinstance(answer, list) and all(done in (0, 1, 2) for done in answer)
+        is_told = isinstance(answer, list) and all(done in Stored.ANSWERS for done in answer)
         return answer if is_told and len(answer) == len(values) else ()
 
     def release(self, key: str, fields: Sequence[bytes]) -> None:
@@ -312,7 +313,7 @@ class RemoteTier:
 
 
 def _values(answer: Any) -> dict[bytes, bytes]:
-    """What :data:`_FETCH` answers, without counts and claims; nothing of what is no such answer."""
+    """The values in an answer of :data:`_FETCH`, without counts and claims; none in any other."""
     if not isinstance(answer, list) or not all(isinstance(part, bytes) for part in answer):
         return {}
     if len(answer) % 2:

@@ -1,10 +1,10 @@
-"""What a process does when its own caches do not have a value. :meth:`SharedOrmcache.look_up` is
-the whole of it, from top to bottom:
+"""A call whose value the caches of the process do not have. :meth:`SharedOrmcache.look_up` is the
+whole way of it, from top to bottom:
 
 1. Where the call's value would be in Redis: the *slot*. There is none when the method stays local,
    or while the transaction may neither read nor publish (``transaction.py``).
 2. Tier 2: the slot's value, if Redis has it, or somebody who computes it now is about to send it.
-3. Compute it. It stays with the transaction until it is known to be committed, and is sealed at
+3. Compute it. It stays with the transaction until it is known to be committed, and is encoded at
    once, because its callers may edit it.
 
 Knows Odoo by what it is handed: :class:`Call` and ``transaction.Connection``.
@@ -88,7 +88,7 @@ class Call(Protocol):
     may_share: bool
 
     def surroundings(self, generation: Generation) -> tuple[Any, ...] | None:
-        """What its value depends on beyond its key; None: on more than can be said."""
+        """All that its value depends on beyond its key; None: on more than can be said."""
 
     def compute(self) -> tuple[Any, float, Collection[Any] | None]:
         """The value; seconds that it took; keys that were looked up for it, None: not known."""
@@ -132,7 +132,7 @@ class Slot(NamedTuple):
 
     @property
     def bound(self) -> bytes:
-        """What its value is sealed for."""
+        """The place that its value is sealed for."""
         return place(self.hash.key, self.field)
 
 
@@ -246,7 +246,7 @@ class SharedOrmcache:
         return Computed(value, digest(value))
 
     def _sealed(self, transaction: Transaction, slot: Slot, call: Call) -> bytes | None:
-        """What Redis has in a slot; None: it is to be computed."""
+        """The bytes that Redis has in a slot; None: the value is to be computed."""
         hash_, field, method = slot.hash, slot.field, call.method
         hash_.known.add(field)
         fetched = hash_.values.pop(field, None)
@@ -325,7 +325,7 @@ class SharedOrmcache:
                 and transaction.is_in_step(call.container)
                 and call.is_of_known_tables(slot.generation)
             ):
-                computed.entry = self._seal(slot, call.method, value, cost)
+                computed.entry = self._entry(slot, call.method, value, cost)
             if computed.entry is None:
                 transaction.give_up(slot.hash.key, slot.field)
         if not is_edited:
@@ -344,7 +344,7 @@ class SharedOrmcache:
                 return True
         return self.local.originals.any_edited(key for key, found in own if found is None)
 
-    def _seal(self, slot: Slot, method: Method, value: Any, cost: float) -> Entry | None:
+    def _entry(self, slot: Slot, method: Method, value: Any, cost: float) -> Entry | None:
         try:
             data = self._encoded(method, value)
         except Exception as error:  # a codec's too: the value itself is fine

@@ -18,7 +18,7 @@ Pure: no I/O, and nothing of Odoo but names of tables and of ormcache's containe
 
 from collections.abc import Mapping
 
-# What modules define: who changes it through the ORM has the registry reloaded. Other external
+# Tables that modules define: to change them through the ORM reloads the registry. Other external
 # identifiers come and go with imports and exports.
 MODULES = (
     "ir_module_module",

@@ -1,4 +1,4 @@
-"""What one cursor computes, from the beginning of a transaction to its end.
+"""The values that one cursor computes, from the beginning of a transaction to its end.
 
 A transaction keeps what it computes in its own layers (``layers.py``). *In step* means, for a
 container: its snapshot saw the same signals as the process last did, so what it computes may be put
@@ -26,7 +26,7 @@ of the signals for it (``local.py``).
 The end of a transaction is the beginning of the next one on the same cursor, with empty layers and
 another generation: that of its own snapshot, read when it is first needed. The exception is the
 rollback that follows a check of the signals: ``Request._serve_db`` checks and begins anew at once.
-What the check saw goes for the next snapshot, which may have seen more: then it is not in step.
+The next snapshot goes by what the check saw, and may have seen more: then it is not in step.
 
 >>> def seen(*ids):
 ...     rows = [f'({number},"2026-01-01",{number})' for number in ids]
@@ -126,10 +126,10 @@ PROOF_AFTER = 0.050  # seconds of computing that are worth a proof: a hundred ti
 
 
 class Connection(Protocol):
-    """What the cache asks of a cursor."""
+    """The questions of the cache to a cursor."""
 
     def read_generation(self) -> Generation:
-        """What its snapshot sees of the signals, for the price of a query."""
+        """The signals that its snapshot sees, for the price of a query."""
 
     def learnt(self, seen: Generation) -> None:
         """The process has cleared its caches of all that is older than what was read."""
@@ -152,7 +152,9 @@ class Connection(Protocol):
         """Values of these were dropped, which the cursor's user may have relied on."""
 
     def note_commit(self, number: int) -> None:
-        """What its thread has invalidated is committed, as :meth:`LocalTier.committed` counts."""
+        """The changes that its thread invalidated are committed, with the number that
+        :meth:`LocalTier.committed` gave.
+        """
 
     def signal(self, keys: Iterable[str]) -> None:
         """Insert rows in the signaling tables, by a transaction of its own."""
@@ -216,7 +218,7 @@ class Transaction:
         self._connection.look_around()
 
     def generation(self) -> Generation:
-        """What this cursor has seen of the signals."""
+        """The signals that this cursor has seen."""
         if self._generation is None:
             self._generation = self._connection.read_generation()
             if self.learn(self._generation):
@@ -304,7 +306,6 @@ class Transaction:
     def take_in(self, container: str, key: Any, computed: Computed, generation: Generation) -> None:
         """Put a value of tier 2 where this process will look it up."""
         if not self._local.put(container, key, computed, generation, self._mark):
-            computed.entry = None
             self._layers.put(container, key, computed)
             self._show()
 
@@ -328,7 +329,7 @@ class Transaction:
             self.settle()
 
     def _hand_over(self) -> None:
-        """What it computed is valid, whatever becomes of it: to tier 1, and to Redis."""
+        """Its values are valid, whatever becomes of it: to tier 1, and to Redis."""
         values = self._layers.take()
         entries = []
         for container in values.values():
@@ -388,43 +389,38 @@ class Transaction:
 
     # -- the end
 
-    def committed(self) -> None:
-        """After the commit."""
-        self._end(keeps_values=True)
+    def committed(self, *, is_over: bool = True) -> None:
+        """After the commit.
 
-    def rolling_back(self, *, may_ask: bool) -> None:
-        """Before the rollback of the whole transaction.
-
-        What it computed is valid without its commit, if it wrote nothing.
-
-        :param may_ask: whether the database can still be asked
+        :param is_over: False: another callback has begun the next transaction already, whose end
+            may pass unheard, so its values are dropped
         """
-        if self._layers.view and may_ask:
-            self.settle()
-
-    def rolled_back(self) -> None:
-        """After the rollback of the whole transaction."""
-        self._signal_again = set()
-        self._begin(keeps_generation=self._survives)
-
-    def lost_track(self) -> None:
-        """It may have been committed; whether what it computed is right is not known."""
-        self._end(keeps_values=False)
-
-    def _end(self, *, keeps_values: bool) -> None:
-        self._connection.look_around()
+        if not is_over:
+            self._drop_values()
+        self.look_around()
         invalidated = set(self._layers.view.invalidated)
         if invalidated:
             number = self._local.committed(invalidated)
             self._mark.commits.update(invalidated)
             self._connection.note_commit(number)
         again, self._signal_again = self._signal_again, set()
-        if keeps_values:
-            self._layers.flatten()
-            self._hand_over()
+        self._layers.flatten()
+        self._hand_over()
         self._begin(keeps_generation=False)
         if again:
             self._connection.signal(again)
+
+    def rolling_back(self) -> None:
+        """Before the rollback of the whole transaction: if that wrote nothing, its values are valid
+        without a commit.
+        """
+        if self._layers.view:
+            self.settle()
+
+    def rolled_back(self) -> None:
+        """After the rollback of the whole transaction."""
+        self._signal_again = set()
+        self._begin(keeps_generation=self._survives)
 
     def _drop_values(self) -> None:
         if lost := self._layers.clear():
