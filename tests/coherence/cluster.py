@@ -21,6 +21,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.ormcache.shared import keys_of_containers
+from odoo.addons.redis_session_ormcache.tests.support.steps import LateSignals
 
 KEYS_OF = keys_of_containers(_CACHES_BY_KEY)
 TABLES = [f"orm_signaling_{key}" for key in ("registry", *_CACHES_BY_KEY)]
@@ -38,7 +39,6 @@ SOURCES = {
         "templates.cached_values": ("s1", "d1", "d2", "t1", "g1"),
     }.items()
 }
-MOST_SIGNALS_MEANWHILE = 5  # that commit while another one is on its way; the addon notices seven
 
 
 class IncoherentError(AssertionError):
@@ -340,7 +340,7 @@ class Worker:
         self.registry = self.cluster.make_registry()
 
 
-class Cluster:
+class Cluster(LateSignals):
     """All workers, their database and their Redis, and what can happen to them."""
 
     now = None  # the one whose worker acts
@@ -636,7 +636,7 @@ class Cluster:
         opened.cursor.commit()
         if opened.early:
             self.world.signal(opened.early, opened.own)
-            self._passed()
+            self.passed()
         for name, version in opened.own.items():
             for container in _CACHES_BY_KEY[KEY_OF[name]]:
                 worker.committed[container, name] = version
@@ -653,7 +653,7 @@ class Cluster:
             opened.worker.flagged[opened.thread].clear()
             if versions := opened.worker.unsignalled[opened.thread]:
                 self.world.signal({KEY_OF[name] for name in versions}, versions)
-                self._passed()
+                self.passed()
                 versions.clear()
 
     def finish(self, opened):
@@ -684,7 +684,7 @@ class Cluster:
             if keys := keys_to_signal(registry):
                 registry.signal_changes()
                 self.world.signal(keys, worker.unsignalled[thread])
-                self._passed()
+                self.passed()
         if halt and (keys := keys_to_signal(last)):
             self.figures["late"] += 1
             worker.signals[thread] = Signal(self, worker, thread, last, keys)
@@ -699,14 +699,8 @@ class Cluster:
                 self.figures["early"] += 1
                 self.world.signal(keys, {})
                 opened.early |= keys
-                self._passed()
+                self.passed()
         opened.worker.flagged[opened.thread].clear()
-
-    def _passed(self):
-        for signal in self.signals():
-            signal.meanwhile += 1
-            if signal.meanwhile == MOST_SIGNALS_MEANWHILE:
-                self.finish_signal(signal)
 
     def signals(self):
         return [signal for worker in self.workers for signal in worker.signals.values()]
@@ -714,7 +708,7 @@ class Cluster:
     def finish_signal(self, signal):
         del signal.worker.signals[signal.thread]
         signal.finish()
-        self._passed()
+        self.passed()
 
     def tidy(self):
         """What the autovacuum does, but with rows of any age."""

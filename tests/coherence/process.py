@@ -998,7 +998,7 @@ def _slow_cursor(registry: Any, keys: set[str], /, readonly: bool = False) -> An
 @contextlib.contextmanager
 def generation_when_publishing(process: Process) -> Iterator[None]:
     """The generation is read when a value is sealed, not with the snapshot that it comes of."""
-    original = SharedOrmcache._seal
+    original = SharedOrmcache._entry
 
     def _seal(self: Any, slot: Any, method: Any, value: Any, cost: float) -> Any:
         with contextlib.closing(process.registry.cursor()) as cr:
@@ -1007,7 +1007,7 @@ def generation_when_publishing(process: Process) -> Iterator[None]:
         slot = slot._replace(hash=Hash(self._key(container, now, slot.vault), {}, 0.0))
         return original(self, slot, method, value, cost)
 
-    with patch.object(SharedOrmcache, "_seal", _seal):
+    with patch.object(SharedOrmcache, "_entry", _seal):
         yield
 
 
@@ -1115,7 +1115,7 @@ def published_at_once(process: Process) -> Iterator[None]:
 def published_after_rollback(process: Process) -> Iterator[None]:
     """Values are given to others before a rollback as after a commit."""
 
-    def rolling_back(self: Any, *, may_ask: bool) -> None:
+    def rolling_back(self: Any) -> None:
         self._hand_over()
 
     with patch.object(Transaction, "rolling_back", rolling_back):

@@ -44,6 +44,7 @@ from odoo.addons.redis_session_ormcache.tests.coherence.cluster import (
     IncoherentError,
 )
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
+from odoo.addons.redis_session_ormcache.tests.support.steps import Steps
 from stack.servers import Redis
 
 STEPS = dose(6_000, 100_000)
@@ -138,7 +139,7 @@ class AtOnce(Outbox):
 
 def watch(monkeypatch):
     """Tell the cluster what is read, sealed and published."""
-    name_of, load, seal = SharedOrmcache._key, SharedOrmcache._load, SharedOrmcache._seal
+    name_of, load, seal = SharedOrmcache._key, SharedOrmcache._load, SharedOrmcache._entry
     read_generation, publish = generations.read_generation, RemoteTier.publish
 
     def watched_generation(registry, cr):
@@ -171,7 +172,7 @@ def watch(monkeypatch):
     monkeypatch.setattr(generations, "read_generation", watched_generation)
     monkeypatch.setattr(SharedOrmcache, "_key", watched_name)
     monkeypatch.setattr(SharedOrmcache, "_load", watched_load)
-    monkeypatch.setattr(SharedOrmcache, "_seal", watched_seal)
+    monkeypatch.setattr(SharedOrmcache, "_entry", watched_seal)
     monkeypatch.setattr(RemoteTier, "publish", watched_publish)
 
 
@@ -224,7 +225,7 @@ WAYS_TO_BEGIN = ("request", "request", "check", "rpc", "bare", "replica")
 def build(make_cluster):
     """The state machine."""
 
-    class Machine(RuleBasedStateMachine):
+    class Machine(Steps, RuleBasedStateMachine):
         @initialize(
             early=st.booleans(),
             calls=st.sampled_from(FAMILIES),
@@ -263,9 +264,6 @@ def build(make_cluster):
             if evict:
                 self.cluster.evict(opened.registry, call)
             self.cluster.read(opened, call)
-
-        def name(self, number):
-            return self.names[number % len(self.names)]
 
         def begin(self, number, other, _flag):
             threads = [
@@ -317,13 +315,6 @@ def build(make_cluster):
             self.cluster.rollback(opened, reset=bool(other % 4))
             if finish:
                 self.cluster.finish(opened)
-
-        def savepoint(self, number, other, rollback):
-            opened = self.some(number)
-            if opened.savepoints and other % 3:
-                self.cluster.end_savepoint(opened, rollback=rollback)
-            else:
-                self.cluster.savepoint(opened)
 
         def attempt(self, number, other, clear):
             opened = self.some(number)
@@ -473,12 +464,17 @@ def serve(cluster, worker, *calls, how="request", thread=0):
     cluster.finish(opened)
 
 
-def change(cluster, worker, name, thread=0):
-    """A change that is signalled."""
+def commit_change(cluster, worker, name, thread=0):
+    """A change that is committed, and not signalled yet; its cursor."""
     opened = cluster.begin(worker, thread, "request")
     assert cluster.write(opened, name, clear=True)
     cluster.commit(opened)
-    cluster.finish(opened)
+    return opened
+
+
+def change(cluster, worker, name, thread=0):
+    """A change that is signalled."""
+    cluster.finish(commit_change(cluster, worker, name, thread))
     cluster.signal(worker, thread)
 
 
@@ -736,9 +732,7 @@ def a_commit_meanwhile(cluster):
     other = cluster.begin(threads, 1, "request")
     cluster.write(other, "t1", clear=True)
     cluster.read(other, D1)
-    opened = cluster.begin(threads, 0, "request")
-    cluster.write(opened, "d1", clear=True)
-    cluster.commit(opened)
+    opened = commit_change(cluster, threads, "d1")
     cluster.commit(other)
     cluster.read(opened, D1)
 
@@ -747,9 +741,7 @@ def a_commit_before_its_signal(cluster):
     """The process that has committed it sees it, whatever Redis has."""
     _one, two, threads = cluster.workers
     serve(cluster, two, D1)
-    opened = cluster.begin(threads, 0, "request")
-    cluster.write(opened, "d1", clear=True)
-    cluster.commit(opened)
+    opened = commit_change(cluster, threads, "d1")
     serve(cluster, threads, D1, SUMMARY, thread=1)
     cluster.read(opened, D1)
 
@@ -805,9 +797,7 @@ def a_failure_after_a_commit(cluster):
     """What was committed is signalled, though Odoo forgets to."""
     one, two, _threads = cluster.workers
     serve(cluster, two, D1)
-    opened = cluster.begin(one, 0, "request")
-    cluster.write(opened, "d1", clear=True)
-    cluster.commit(opened)
+    opened = commit_change(cluster, one, "d1")
     cluster.write(opened, "d2", clear=True)
     cluster.rollback(opened, reset=True)
     serve(cluster, two, D1)
@@ -881,7 +871,7 @@ def test_a_rare_case_is_right(make_cluster, scenario):
 
 def generation_at_publication(patch):
     """The generation is read when a value is sealed."""
-    seal = SharedOrmcache._seal
+    seal = SharedOrmcache._entry
 
     def late(self, slot, method, value, cost):
         registry, container = Cluster.now.reading.registry, slot.hash.key.split(":")[3]
@@ -890,7 +880,7 @@ def generation_at_publication(patch):
         hash_ = shared.Hash(self._key(container, newer, slot.vault), {}, 0.0)
         return seal(self, slot._replace(hash=hash_), method, value, cost)
 
-    patch.setattr(SharedOrmcache, "_seal", late)
+    patch.setattr(SharedOrmcache, "_entry", late)
 
 
 def no_proof(patch):

@@ -38,6 +38,7 @@ from odoo.addons.redis_session_ormcache.tests.support.fake_database import (
     Database,
     Session,
 )
+from odoo.addons.redis_session_ormcache.tests.support.steps import LateSignals
 
 CACHES_BY_KEY = {
     "stable": ("stable", "default", "pages"),
@@ -54,7 +55,6 @@ SOURCES = {
 }
 EDITED = -1  # a version that nobody wrote
 THREADS = 2  # of each process
-MOST_SIGNALS_MEANWHILE = 5  # that commit while another one is on its way; the addon notices seven
 PATIENCE = 0.002  # seconds that one waits for what another one computes
 SECRET = "of the database"
 DEAR = 0.100  # seconds that a value takes to compute, so that it is worth a proof; or it takes none
@@ -490,7 +490,7 @@ class Wire:
         yield self
 
     def execute(self, _query):
-        if self.is_lost:
+        if self.is_lost or self._cursor.session.has_failed:
             raise OperationalError
         self._cursor.session.query()
         self._cursor.cluster.pause()
@@ -596,7 +596,9 @@ class Cursor(BaseCursor):
         lookups.noted.add(key)
         own = lookups.transaction.view
         try:
-            return cache[key] if own is None else own.value(container, key, cache)
+            if own is None or (key not in own and container not in own.invalidated):
+                return cache[key]
+            return own[key].value
         except KeyError:
             pass
         transaction = attach(registry.shared, registry, self).transaction
@@ -786,7 +788,7 @@ class Account:
                 raise self._cluster.broken(f"{name} is {version}, its process began with {base}")
 
 
-class Cluster:
+class Cluster(LateSignals):
     """A database, Redis, and processes; what can happen to them.
 
     :param figures: counts what happened
@@ -997,7 +999,7 @@ class Cluster:
                 self.clear(cursor, key)
             self.tell(cursor, "commits", cursor.account.own, callback or "")
             if callback:
-                cursor.postcommit._funcs.appendleft(getattr(cursor, callback))
+                cursor.postcommit.add(getattr(cursor, callback))
             cursor.commit()
 
     def rollback(self, cursor, *, reset=True, is_lost=False):
@@ -1048,13 +1050,6 @@ class Cluster:
             signal.finish()
             del process.signals[signal.thread]
         self.figures["signals"] += 1
-
-    def passed(self):
-        """A signal was committed."""
-        for signal in self.signals():
-            signal.meanwhile += 1
-            if signal.meanwhile == MOST_SIGNALS_MEANWHILE:
-                self.finish_signal(signal)
 
     def signals(self):
         """Those that are on their way."""
