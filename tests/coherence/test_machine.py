@@ -47,7 +47,7 @@ from odoo.addons.redis_session_ormcache.tests.support.dose import dose
 from odoo.addons.redis_session_ormcache.tests.support.steps import Steps
 from stack.servers import Redis
 
-STEPS = dose(6_000, 100_000)
+STEPS = dose(6_000, 200_000)
 STEPS_OF_ONE = 60
 STEPS_TO_FIND = 10_000
 WORKERS = 3
