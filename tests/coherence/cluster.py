@@ -632,9 +632,13 @@ class Cluster(LateSignals):
         self._act_for(opened, queries=False)
         self.world.commit(opened.own)
         worker = opened.worker
-        worker.unsignalled[opened.thread].update(opened.own)
+        worker.unsignalled[opened.thread].update(
+            (name, version)
+            for name, version in opened.own.items()
+            if KEY_OF[name] not in opened.early
+        )
         opened.cursor.commit()
-        if opened.early:
+        if opened.early:  # the addon signals these again
             self.world.signal(opened.early, opened.own)
             self.passed()
         for name, version in opened.own.items():
