@@ -223,12 +223,12 @@ def _own_table(cache: Any, model: Any) -> str:
     known = vars(model.pool).setdefault(_TABLES, {})
     found: str | None = known.get((cache, model._name))
     if found is None:
+        attribute = cache.method.__name__
         name = next(
             (
                 getattr(base, "_name", None)
                 for base in type(model).__mro__
-                for method in list(vars(base).values())
-                if getattr(method, "__cache__", None) is cache
+                if getattr(vars(base).get(attribute), "__cache__", None) is cache
             ),
             model._name,
         )

@@ -54,6 +54,11 @@ class LocalTier:
         self._lock = threading.Lock()
 
     @property
+    def containers(self) -> Iterable[str]:
+        """The names of the caches."""
+        return self._caches.keys()
+
+    @property
     def state(self) -> Generation | None:
         """The newest generation that this process has seen; None: none yet."""
         return self._state

@@ -191,7 +191,7 @@ class Budget:
     """
 
     _RESERVE = 0.002  # seconds that may be spent in vain after each change
-    _MOST = 0.050  # seconds that may be spent in vain after many gains
+    _MOST = 0.200  # seconds that may be spent in vain after many gains
     _SHARE = 0.02  # of what computing a value takes: nobody feels more
 
     def __init__(self) -> None:

@@ -372,16 +372,18 @@ class SharedOrmcache:
     ) -> Hash | None:
         """A container's hash, fetched when this process first looks for something in it.
 
-        With it those of the other containers in use: a far Redis is asked once after a change. A
-        transaction that is not in step gets only what others have fetched: nobody will get what it
-        computes in return.
+        With it those of the other containers in use, or of all when this is the first: a far Redis
+        is asked once after a change. A transaction that is not in step gets only what others have
+        fetched: nobody will get what it computes in return.
         """
-        self._used.add(container)
         key = self._key(container, generation, vault)
         found = self._hashes.get(key)
         if found is not None or not transaction.is_in_step(container):
+            self._used.add(container)
             return found
-        keys = {self._key(each, generation, vault): each for each in self._used}
+        wanted = {container, *(self._used or self.local.containers)}
+        self._used.add(container)
+        keys = {self._key(each, generation, vault): each for each in wanted}
         missing = [each for each in keys if each not in self._hashes]
         self._budget.renew()
         began = time.monotonic()
