@@ -208,6 +208,9 @@ def key_bytes(key: Any) -> bytes:
 def _key_bytes(key: Any) -> bytes:
     """Type, how much follows, and that: so where each part ends is known."""
     cls = type(key)
+    if cls is str:  # most are
+        data = key.encode("utf-8", "surrogatepass")
+        return b"str %d\n%b" % (len(data), data)
     scalar = _SCALARS.get(cls)
     if scalar is not None:
         data = scalar(key)
@@ -228,7 +231,6 @@ def _key_bytes(key: Any) -> bytes:
 
 
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
-    str: lambda key: key.encode("utf-8", "surrogatepass"),
     bytes: bytes,
     int: lambda key: b"%x" % key,  # of any length
     bool: lambda key: b"%d" % key,

@@ -181,7 +181,7 @@ class Budget:
     >>> far, near = 0.010, 0.0002
     >>> budget.allows(0.005, far), budget.allows(0.005, near), budget.allows(0.0001, near)
     (False, True, False)
-    >>> for _ in range(10):
+    >>> for _ in range(20):
     ...     budget.spend(near)
     >>> budget.allows(0.005, near), budget.allows(0.020, near)
     (False, True)
@@ -190,7 +190,7 @@ class Budget:
     (True, False, True)
     """
 
-    _RESERVE = 0.002  # seconds that may be spent in vain after each change
+    _RESERVE = 0.004  # seconds that may be spent in vain after each change
     _MOST = 0.200  # seconds that may be spent in vain after many gains
     _SHARE = 0.02  # of what computing a value takes: nobody feels more
 

@@ -204,7 +204,9 @@ class SharedOrmcache:
         method = call.method
         if method.local or not call.may_share or self.code is None:
             return None
-        if generation is None or not generation.secret or transaction.has_waited_enough:
+        if generation is None or not generation.secret:
+            return None
+        if self.remote.is_away or transaction.has_waited_enough:
             return None
         vault = self.vault(generation.secret)
         hash_ = self._hash(call.container, generation, transaction, vault)
