@@ -18,9 +18,10 @@ from typing import Any
 
 import redis
 
-from stack.servers import PostgreSQL, Proxy, Redis, Worker, until
+from stack.servers import PostgreSQL, Redis, Worker, until
 
 from .arms import Arm, Node
+from .far import FarAway
 from .journey import Client
 from .report import Answers, Line, Samples, divided
 
@@ -62,7 +63,7 @@ class SlowPaths:
                 for (case, what), arm in itertools.product(ANSWERS, self._in_order(number)):
                     case(Noted(self.samples, arm), what, processes[arm.name])
         with ExitStack() as stack:
-            proxy = stack.enter_context(Proxy(self.server.port))
+            proxy = stack.enter_context(FarAway(self.server.port))
             nodes = {arm.name: self._node(stack, arm, proxy) for arm in self.arms}
             for number in range(1, runs + 1):
                 _say(f"journeys after caches were cleared: run {number} of {runs}")
@@ -98,7 +99,7 @@ class SlowPaths:
 
     # --- a server, and a Redis that is far away
 
-    def _node(self, stack: ExitStack, arm: Arm, proxy: Proxy) -> tuple[Node, Client]:
+    def _node(self, stack: ExitStack, arm: Arm, proxy: FarAway) -> tuple[Node, Client]:
         """A server that goes by way of the proxy, and is warm."""
         arm = dataclasses.replace(arm, redis=proxy.url)
         node = stack.enter_context(Node(arm, self.postgres))
@@ -108,7 +109,7 @@ class SlowPaths:
             client.passage()
         return node, client
 
-    def _journeys(self, node: Node, client: Client, key: str, proxy: Proxy) -> None:
+    def _journeys(self, node: Node, client: Client, key: str, proxy: FarAway) -> None:
         """A journey after caches were cleared; with the addon one for each distance of Redis."""
         for far in FAR if node.arm.addon else [0]:
             proxy.delay = 0.0
@@ -324,7 +325,7 @@ def _code(call: str) -> str:
     return f"from odoo.addons.ormcache_probe import slow_paths\nresult = slow_paths.{call}"
 
 
-def _round_trip(proxy: Proxy) -> float:
+def _round_trip(proxy: FarAway) -> float:
     """Seconds that a PING takes, the median."""
     with redis.Redis.from_url(proxy.url) as client:
         times = []
