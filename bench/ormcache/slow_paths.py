@@ -30,6 +30,7 @@ TARGET = 1.2
 USER = 2
 PROCESSES = 4  # of each arm
 KEYS: dict[str, Sequence[str]] = {"default": ["default"], "stable": ["stable"], "all": []}
+SENDING = 0.5  # seconds in which what was computed is sent to a Redis that is far away
 FAR = {2: 1.05, 10: TARGET}  # milliseconds that Redis takes to answer: the target of a journey
 READERS = {
     "looking": "looked before the commit",
@@ -63,13 +64,16 @@ class SlowPaths:
                 for (case, what), arm in itertools.product(ANSWERS, self._in_order(number)):
                     case(Noted(self.samples, arm), what, processes[arm.name])
         with ExitStack() as stack:
-            proxy = stack.enter_context(FarAway(self.server.port))
-            nodes = {arm.name: self._node(stack, arm, proxy) for arm in self.arms}
+            nodes = {
+                (arm.name, far): self._node(stack, arm, far)
+                for arm in self.arms
+                for far in (FAR if arm.addon else [0])
+            }
             for number in range(1, runs + 1):
                 _say(f"journeys after caches were cleared: run {number} of {runs}")
-                for key in KEYS:
-                    for arm in self._in_order(number):
-                        self._journeys(*nodes[arm.name], key, proxy)
+                for key, arm in itertools.product(KEYS, self._in_order(number)):
+                    for far in FAR if arm.addon else [0]:
+                        self._journey(*nodes[arm.name, far], key, far)
 
     def _in_order(self, number: int) -> list[Arm]:
         return self.arms if number % 2 else self.arms[::-1]
@@ -97,11 +101,18 @@ class SlowPaths:
                 _do(worker, "is_member(env)")  # loads the registry
         return workers
 
-    # --- a server, and a Redis that is far away
+    # --- servers, and a Redis that is far away
 
-    def _node(self, stack: ExitStack, arm: Arm, proxy: FarAway) -> tuple[Node, Client]:
-        """A server that goes by way of the proxy, and is warm."""
-        arm = dataclasses.replace(arm, redis=proxy.url)
+    def _node(self, stack: ExitStack, arm: Arm, far: int) -> tuple[Node, Client]:
+        """A server that is warm.
+
+        :param far: milliseconds from its Redis; 0: it has none
+        """
+        if far:
+            proxy = stack.enter_context(FarAway(self.server.port))
+            proxy.delay = far * MS
+            self._round_trips[far] = _round_trip(proxy)
+            arm = dataclasses.replace(arm, redis=proxy.url)
         node = stack.enter_context(Node(arm, self.postgres))
         client = Client(node.url, arm.database)
         client.login()
@@ -109,20 +120,16 @@ class SlowPaths:
             client.passage()
         return node, client
 
-    def _journeys(self, node: Node, client: Client, key: str, proxy: FarAway) -> None:
-        """A journey after caches were cleared; with the addon one for each distance of Redis."""
-        for far in FAR if node.arm.addon else [0]:
-            proxy.delay = 0.0
-            client.passage()  # all that was cleared before is there again
-            proxy.delay = far * MS
-            if far not in self._round_trips:
-                self._round_trips[far] = _round_trip(proxy)
-            node.clear(*KEYS[key])
-            before = node.probe()["queries"]
-            seconds = sum(answer.seconds for answer in client.passage())
-            cost = seconds, node.probe()["queries"] - before
-            for distance in [far] if far else FAR:
-                Noted(self.samples, node.arm).cost(f"journey_{key}_{distance}", cost)
+    def _journey(self, node: Node, client: Client, key: str, far: int) -> None:
+        """A journey after caches were cleared."""
+        client.passage()  # all that was cleared before is there again
+        time.sleep(SENDING)
+        node.clear(*KEYS[key])
+        before = node.probe()["queries"]
+        seconds = sum(answer.seconds for answer in client.passage())
+        cost = seconds, node.probe()["queries"] - before
+        for distance in [far] if far else FAR:
+            Noted(self.samples, node.arm).cost(f"journey_{key}_{distance}", cost)
 
     # --- what it comes to
 
@@ -166,7 +173,6 @@ class SlowPaths:
         found = ", ".join(
             f"{seconds / MS:.1f} ms ({far} ms wanted)"
             for far, seconds in sorted(self._round_trips.items())
-            if far
         )
         return [f"A PING to the Redis that is far away took {found}."] if found else []
 
