@@ -83,7 +83,7 @@ FONTS = """<fontconfig>
 <cachedir>{cache}</cachedir>
 </fontconfig>
 """
-POSTGRES_PROGRAMS = ("initdb", "postgres", "psql", "createdb", "dropdb")
+POSTGRES_PROGRAMS = ("initdb", "postgres", "psql", "createdb", "dropdb", "pg_basebackup")
 
 
 # --- where things are

@@ -12,7 +12,7 @@ from .cluster import Cluster
 from .island import Island
 from .nginx import Nginx
 from .odoo import LOAD, Odoo, Worker, init_database, odoo_environment, write_conf
-from .postgresql import PostgreSQL, digest
+from .postgresql import PostgreSQL, Standby, digest
 from .process import (
     Server,
     ServerError,
@@ -32,7 +32,7 @@ from .tls import Certificates, TLSRedis
 __all__ = [
     "LOAD", "SERVICE", "Certificates", "Cluster", "Island", "LyingProxy", "Nginx", "Odoo",
     "OldRedis", "PostgreSQL", "Proxy", "Redis", "Resolver", "Sentinels", "Server", "ServerError",
-    "StrictProxy", "TLSRedis", "UnixRedis", "Valkey", "Worker", "add_user", "alive", "as_user",
-    "digest", "free_port", "init_database", "listens", "odoo_environment", "start_all", "stop_all",
-    "until", "write_conf",
+    "Standby", "StrictProxy", "TLSRedis", "UnixRedis", "Valkey", "Worker", "add_user", "alive",
+    "as_user", "digest", "free_port", "init_database", "listens", "odoo_environment", "start_all",
+    "stop_all", "until", "write_conf",
 ]  # fmt: skip

@@ -145,14 +145,31 @@ class PostgreSQL(Server):
         new.mkdir(mode=0o700)
         if self._account:
             os.chown(new, self._account["user"], self._account["group"])
-        argv = [str(environment.postgres_bin() / "initdb"), "-D", str(new), "-U", self.user]
-        argv += ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
+        program, *words = self._making(new)
+        argv = [str(environment.postgres_bin() / program), *words]
         options = {"env": self.environment(), "cwd": new, **self._account}
         with self.log.open("ab") as log:
             done = subprocess.run(argv, stdout=log, stderr=log, check=False, **options)
         if done.returncode:
-            raise ServerError(f"initdb failed.{self.tail()}")
+            raise ServerError(f"{program} failed.{self.tail()}")
         new.replace(self.data)
+
+    def _making(self, data: Path) -> list[str]:
+        """The command that makes a cluster in an empty folder."""
+        encoding = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
+        return ["initdb", "-D", str(data), "-U", self.user, "--no-sync", *encoding]
+
+
+class Standby(PostgreSQL):
+    """A physical replica of a server that runs: it follows, and only reads."""
+
+    def __init__(self, folder: Path | str, primary: PostgreSQL) -> None:
+        super().__init__(folder)
+        self.primary = primary
+
+    def _making(self, data: Path) -> list[str]:
+        server = ["-h", self.primary.host, "-p", str(self.primary.port), "-U", self.primary.user]
+        return ["pg_basebackup", "-D", str(data), *server, "-R", "-X", "stream", "-c", "fast"]
 
 
 @functools.cache
