@@ -21,7 +21,9 @@ def main() -> int:
     files = subprocess.run(["git", "ls-files"], cwd=root, stdout=subprocess.PIPE, check=True)
     paths = [path for path in files.stdout.decode().splitlines() if (root / path).is_file()]
     sources = [
-        p for p in paths if p.endswith(".py") and not p.startswith(("dev/", "bench/", "tests/"))
+        path
+        for path in paths
+        if path.endswith(".py") and not path.startswith(("bench/", "deploy/", "dev/", "tests/"))
     ]
     scripts = [p for p in paths if not Path(p).suffix and _is_python(root / p)]
     checks: dict[str, tuple[Path, list[str | Path]]] = {

@@ -758,7 +758,7 @@ class Cluster(LateSignals):
         self.act(worker)
         for pin in generations.pins_of(worker.registry).all():
             generations.verify(worker.registry, pin)
-        # As in stock Odoo, a process may go on with what an older transaction on a replica computed.
+        # As in stock Odoo, it may go on with what an older transaction on a replica computed.
         if not any(opened.cursor.readonly for opened in worker.transactions):
             worker.found_changed = dict(self.world.committed)
         self.check(worker, 0)
