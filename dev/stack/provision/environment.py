@@ -268,6 +268,21 @@ def package(requirement: str) -> Path:
     return part(name, f"Python {interpreter.inputs()}", home() / "packages", make)
 
 
+def source(requirement: str) -> Path:
+    """The unpacked source of a package, with its tests: `name==version`."""
+
+    def make(folder: Path) -> None:
+        argv = [str(python()), "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+        argv += ["--no-deps", "--no-binary=:all:", f"--dest={folder}", requirement]
+        run(f"download {requirement}", argv, folder)
+        [archive] = folder.glob("*.tar.gz")
+        shutil.unpack_archive(archive, folder / "unpacked", filter="data")
+        [root] = (folder / "unpacked").iterdir()
+        root.rename(folder / "result")
+
+    return part(requirement.replace("==", "-"), requirement, home() / "sources", make)
+
+
 def clock(ahead: float) -> dict[str, str]:
     """Variables with which Odoo, and each process it forks, finds the clock so many seconds ahead.
 
