@@ -64,7 +64,8 @@ def test_the_wheel_is_the_addon(wheel, tmp_path):
     addon = tmp_path / "odoo/addons/redis_session_ormcache"
     for path in ROOT.rglob("*.py"):
         relative = path.relative_to(ROOT)
-        packaged = relative.parts[0] not in {"tests", "dev", "bench", ".dev", "build"}
+        others = {"tests", "dev", "bench", "deploy", ".dev", "build"}
+        packaged = relative.parts[0] not in others
         assert (addon / relative).exists() == packaged, relative
     assert (addon / "static/description/icon.png").exists()
     assert not (tmp_path / "odoo/__init__.py").exists()
