@@ -59,6 +59,7 @@ ODOO_FROM_GIT = """Run
 and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
+LOAD = {"wrk": "wrk"}  # of bench/ only
 # Not in every suite, and built for a newer C library than that of many machines: it brings its own.
 VALKEY = "valkey-server"
 VALKEY_PACKAGES = (
@@ -206,11 +207,11 @@ def binary(name: str) -> Path:
     if name == VALKEY:
         inputs = " ".join([ODOO_SUITE, *VALKEY_PACKAGES])
         return part(VALKEY, inputs, public() / "root", _make_valkey) / "usr/bin" / VALKEY
-    root = _servers(SERVERS[name])
+    root = _servers((SERVERS | LOAD)[name])
     for folder in ("usr/bin", "usr/sbin"):
         if (root / folder / name).exists():
             return root / folder / name
-    raise SetupError(f"{name} is not in the package {SERVERS[name]}")
+    raise SetupError(f"{name} is not in the package {(SERVERS | LOAD)[name]}")
 
 
 def browser() -> Path:
