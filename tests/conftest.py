@@ -24,7 +24,14 @@ SET_TIMEOUT = (
 NODE_SECRET = "of all nodes that serve several databases"
 MODULES = ["web", "bus", "auth_totp"]  # in every database
 LONGEST = 10
-FIRST = ("test_under_load", "test_suites", "test_topologies", "test_processes", "test_start")
+FIRST = (
+    "test_under_load",
+    "test_suites",
+    "test_topologies",
+    "test_processes",
+    "test_start",
+    "test_site",
+)
 SPREAD = ("test_suites", "outages/test_ormcache")  # each of their tests has its own servers
 
 

@@ -25,7 +25,14 @@ from pathlib import Path
 from .provision import environment
 from .servers import PostgreSQL, write_conf
 
-KINDS = ["tests/suites", "tests/coherence", "tests/outages", "tests/integration", "tests/unit"]
+KINDS = [
+    "tests/suites",
+    "tests/coherence",
+    "tests/outages",
+    "tests/integration",
+    "tests/deployment",
+    "tests/unit",
+]
 MOST = 4  # cores that are used; PostgreSQL takes so many connections
 TAKE_A_VALUE = {"-k", "-m", "-n", "--deselect", "--ignore"}  # options of pytest
 
