@@ -5,6 +5,8 @@ import re
 
 import requests
 import websocket
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 PATIENCE = 60
 
@@ -20,6 +22,9 @@ class Person:
         self.http = requests.Session()
         self.http.trust_env = False
         self.http.verify = nginx.authority
+        # As browsers do where nginx, at its reload, closes a connection that it kept open.
+        again = Retry(total=1, connect=0, read=1, status=0, other=0, allowed_methods=None)
+        self.http.mount("https://", HTTPAdapter(max_retries=again))
 
     @property
     def sid(self):
