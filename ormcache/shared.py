@@ -378,13 +378,13 @@ class SharedOrmcache:
         is asked once after a change. A transaction that is not in step gets only what others have
         fetched: nobody will get what it computes in return.
         """
+        is_first = not self._used
+        self._used.add(container)
         key = self._key(container, generation, vault)
         found = self._hashes.get(key)
         if found is not None or not transaction.is_in_step(container):
-            self._used.add(container)
             return found
-        wanted = {container, *(self._used or self.local.containers)}
-        self._used.add(container)
+        wanted = list(self.local.containers if is_first else self._used)
         keys = {self._key(each, generation, vault): each for each in wanted}
         missing = [each for each in keys if each not in self._hashes]
         self._budget.renew()
