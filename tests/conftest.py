@@ -287,6 +287,17 @@ def website_database(postgres):
     postgres.dropdb(name)
 
 
+@pytest.fixture(scope="module")
+def shop(postgres):
+    """A database with a website and a shop, of one module's own."""
+    name = f"test_shop_{os.getpid()}"
+    init_database(postgres, name, ["website_sale", "auth_totp"])
+    # Else no cart before a login.
+    postgres.sql(name, "UPDATE website SET ecommerce_access = 'everyone'")
+    yield name
+    postgres.dropdb(name)
+
+
 @pytest.fixture
 def lone_database(make_database):
     """A database that no other test changes."""

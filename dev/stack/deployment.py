@@ -20,8 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .provision import environment
-from .servers import PostgreSQL, Server, ServerError, free_port, listens, start_all, stop_all, until
-from .servers.odoo import odoo_environment
+from .servers import (
+    NginxServer,
+    PostgreSQL,
+    Server,
+    ServerError,
+    free_port,
+    listens,
+    odoo_environment,
+    start_all,
+    stop_all,
+    until,
+)
 from .servers.process import LOOPBACK, Together, answers_http
 from .servers.tls import Certificates
 
@@ -70,7 +80,7 @@ class Unit(Server):
         if "gevent" in self.service["ExecStart"][0]:
             return listens(self.gevent_port)
         if self.http_port:
-            return answers_http(f"http://{LOOPBACK}:{self.http_port}/web/health")
+            return answers_http(f"{self.url}/web/health")
         return "Worker WorkerCron" in self.log.read_text(errors="replace")
 
     @property
@@ -105,7 +115,7 @@ class Unit(Server):
         return found
 
 
-class Balancer(Server):
+class Balancer(NginxServer):
     """nginx with the files of `deploy/nginx`.
 
     :param addresses: of nodes: what stands in the files, and what it is here
@@ -122,7 +132,7 @@ class Balancer(Server):
         upstreams: str = "upstreams.conf",
         methods: str | None = None,
     ) -> None:
-        super().__init__("nginx", folder)
+        super().__init__(folder)
         self.port, self.plain_port = free_port(), free_port()
         self.addresses, self.certificates = dict(addresses), certificates
         self.upstreams, self.methods = upstreams, methods
@@ -137,20 +147,6 @@ class Balancer(Server):
     def authority(self) -> str:
         """The certificate of who signed its own: a file."""
         return f"{self.certificates.ca}.crt"
-
-    def command(self) -> list[str]:
-        return [*self.program(), "-g", "daemon off;"]
-
-    def program(self) -> list[str]:
-        """nginx with its configuration."""
-        nginx, conf = environment.binary("nginx"), self.write()
-        return [str(nginx), "-p", str(self.folder), "-c", str(conf), "-e", "stderr"]
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, **environment.library_path(environment.binary("nginx"))}
-
-    def ready(self) -> bool:
-        return listens(self.port)
 
     def reload(self) -> None:
         """`systemctl reload nginx`: takes up changed files, and finishes what it has begun."""
@@ -184,38 +180,18 @@ class Balancer(Server):
             (snippets / "read-methods.map").write_text(self.methods)
         (snippets / "upstreams.conf").write_text(upstreams)
         (self.folder / "cache").mkdir(exist_ok=True)
-        main = self.folder / "nginx.conf"
-        main.write_text(self._main())
-        return main
+        above = environment.binary("nginx").parents  # the root that it was unpacked in, or /
+        types = next(path for each in above if (path := each / "etc/nginx/mime.types").exists())
+        return self.write_main(f"""
+    include "{types}";
+    default_type application/octet-stream;
+    sendfile on;
+    include "{self.folder}/odoo.conf";""")
 
     def _with_addresses(self, name: str) -> str:
         text = (NGINX / name).read_text()
         used = {there: here for there, here in self.addresses.items() if there in text}
         return substitute(text, used)
-
-    def _main(self) -> str:
-        """Stands for Debian's /etc/nginx/nginx.conf."""
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        temporary = "\n    ".join(f'{kind}_temp_path "{self.folder}/{kind}";' for kind in kinds)
-        above = environment.binary("nginx").parents  # the root that it was unpacked in, or /
-        types = next(path for each in above if (path := each / "etc/nginx/mime.types").exists())
-        return f"""{"user root root;" if os.geteuid() == 0 else ""}
-worker_processes 1;
-worker_rlimit_nofile 4096;
-pid "{self.folder}/nginx.pid";
-error_log stderr warn;
-events {{
-    worker_connections 1024;
-}}
-http {{
-    {temporary}
-    include "{types}";
-    default_type application/octet-stream;
-    sendfile on;
-    access_log "{self.folder}/access.log";
-    include "{self.folder}/odoo.conf";
-}}
-"""
 
 
 def substitute(text: str, replaced: Mapping[str, str]) -> str:

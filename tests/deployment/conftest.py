@@ -1,25 +1,8 @@
 """The deployment of ``deploy/``, with a shop."""
 
-import os
-
 import pytest
 
 from stack.deployment import Deployment
-from stack.servers import init_database
-
-MODULES = ["website_sale", "auth_totp"]  # as tests/integration/test_forgery.py has
-
-
-@pytest.fixture(scope="module")
-def shop(postgres):
-    """A database with a website and a shop."""
-    name = f"test_shop_{os.getpid()}"
-    postgres.dropdb(name)
-    init_database(postgres, name, MODULES)
-    # Else no cart before a login.
-    postgres.sql(name, "UPDATE website SET ecommerce_access = 'everyone'")
-    yield name
-    postgres.dropdb(name)
 
 
 @pytest.fixture(scope="module")

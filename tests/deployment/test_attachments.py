@@ -1,13 +1,11 @@
 """Where attachments are: the scripts of ``deploy/attachments``, and a node without the files."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from odoo.addons.redis_session_ormcache.tests.deployment.shell import shell
 from stack.deployment import DEPLOY
-from stack.provision import environment
-from stack.servers import odoo_environment, write_conf
 
 FOLDER = DEPLOY / "attachments"
 CONTENT = b"what somebody wrote" * 100
@@ -34,19 +32,9 @@ def node(make_worker, redis, lone_database, tmp_path):
 
 
 @pytest.fixture
-def shell(postgres, lone_database, tmp_path):
+def run(postgres, lone_database, tmp_path):
     """Runs a script of the page on that node."""
-    conf = write_conf(tmp_path / "odoo.conf", postgres, tmp_path, load="base,rpc,web")
-
-    def run(script):
-        command = [*environment.odoo_command(), "shell", "-c", str(conf), "-d", lone_database]
-        with (FOLDER / script).open() as text:
-            return subprocess.run(
-                [*command, "--no-http"],
-                stdin=text, capture_output=True, text=True, env=odoo_environment({}), check=False,
-            )  # fmt: skip
-
-    return run
+    return lambda script: shell(tmp_path, postgres, lone_database, FOLDER / script)
 
 
 def contents(node, made):
@@ -56,37 +44,37 @@ def contents(node, made):
     )
 
 
-def test_a_missing_file_is_found(node, shell):
+def test_a_missing_file_is_found(node, run):
     """By its name, and the exit code."""
     made = node.run(MAKE)
-    done = shell("check.py")
+    done = run("check.py")
     assert done.returncode == 0, done.stderr
     assert " 0 of " in f" {done.stdout.splitlines()[-1]}"
     lost = Path(made[2][1])
     lost.unlink()
-    done = shell("check.py")
+    done = run("check.py")
     assert done.returncode == 1
     assert f"not there: {lost.parent.name}/{lost.name}" in done.stdout
 
 
-def test_attachments_move_and_none_is_lost(node, shell, tmp_path):
+def test_attachments_move_and_none_is_lost(node, run, tmp_path):
     """To the database and back; what has no file on this node stays as it is."""
     made = node.run(MAKE)
     before = contents(node, made)
     lost, away = Path(made[4][1]), tmp_path / "away"
     lost.rename(away)
     node.run(SET.format("db"))
-    done = shell("move.py")
+    done = run("move.py")
     assert done.returncode == 1, done.stderr
     assert "1 were left" in done.stdout
     away.rename(lost)
-    done = shell("move.py")
+    done = run("move.py")
     assert done.returncode == 0, done.stderr
     assert contents(node, made) == before
     left = "SELECT count(*) FROM ir_attachment WHERE store_fname IS NOT NULL"
     assert node.run(f"env.cr.execute('{left}')\nresult = env.cr.fetchone()[0]") == 0
     node.run(SET.format("file"))
-    assert shell("move.py").returncode == 0
+    assert run("move.py").returncode == 0
     assert contents(node, made) == before
 
 

@@ -5,10 +5,9 @@ import subprocess
 
 import pytest
 
-from odoo.addons.redis_session_ormcache.tests.deployment.person import Person
+from odoo.addons.redis_session_ormcache.tests.deployment.shell import shell
 from stack.deployment import DEPLOY, Deployment
-from stack.provision import environment
-from stack.servers import PostgreSQL, Standby, odoo_environment, until, write_conf
+from stack.servers import PostgreSQL, Standby, until
 
 SPLIT = DEPLOY / "split"
 POINTS = 5  # by which the predicted share may be wrong
@@ -41,22 +40,9 @@ def replica(primary, database, tmp_path_factory):
 @pytest.fixture(scope="module")
 def methods(tmp_path_factory, primary, database):
     """The list, as the page has one make it."""
-    return shell(tmp_path_factory.mktemp("methods"), primary, database, SPLIT / "methods.py").stdout
-
-
-def shell(folder, postgres, database, script):
-    """``odoo shell ... < script``."""
-    conf = write_conf(folder / "odoo.conf", postgres, folder, load="base,rpc,web")
-    command = [*environment.odoo_command(), "shell", "-c", str(conf), "-d", database, "--no-http"]
-    with script.open() as text:
-        return subprocess.run(
-            command,
-            stdin=text,
-            capture_output=True,
-            text=True,
-            env=odoo_environment({}),
-            check=True,
-        )
+    done = shell(tmp_path_factory.mktemp("methods"), primary, database, SPLIT / "methods.py")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +52,6 @@ def deployment(tmp_path_factory, primary, replica, database, module_redis, metho
         folder, primary, module_redis.url, database=database, replica=replica, methods=methods
     ) as running:
         yield running
-
-
-@pytest.fixture
-def admin(deployment):
-    person = Person(deployment.nginx)
-    person.login("admin", "admin")
-    return person
 
 
 def test_the_list_is_what_odoo_decorates(methods):

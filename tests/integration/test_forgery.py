@@ -22,7 +22,7 @@ from odoo.addons.redis_session_ormcache.keys import session_place
 from odoo.addons.redis_session_ormcache.tests.conftest import SET_TIMEOUT
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from stack.provision import environment
-from stack.servers import LOAD, init_database, start_all, until
+from stack.servers import LOAD, start_all, until
 
 SECRET = "SELECT value FROM ir_config_parameter WHERE key = 'database.secret'"
 CUSTOMER, PRODUCT = "Victoria Victim", "Very Private Present"
@@ -255,17 +255,6 @@ APART = ({"next_sid", "deletion_time", "gc_previous_sessions"}, {"uid", "session
 @pytest.fixture(scope="module")
 def redis(module_redis):
     return module_redis
-
-
-@pytest.fixture(scope="module")
-def shop(postgres):
-    """The database that is attacked."""
-    name = f"test_shop_{os.getpid()}"
-    init_database(postgres, name, ["website_sale", "auth_totp"])
-    # Else no cart before a login.
-    postgres.sql(name, "UPDATE website SET ecommerce_access = 'everyone'")
-    yield name
-    postgres.dropdb(name)
 
 
 @pytest.fixture(scope="module")

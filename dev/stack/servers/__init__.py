@@ -10,7 +10,7 @@ All are context managers::
 
 from .cluster import Cluster
 from .island import Island
-from .nginx import Nginx
+from .nginx import Nginx, NginxServer
 from .odoo import LOAD, Odoo, Worker, init_database, odoo_environment, write_conf
 from .postgresql import PostgreSQL, Standby, digest
 from .process import (
@@ -30,7 +30,8 @@ from .sentinels import SERVICE, Sentinels
 from .tls import Certificates, TLSRedis
 
 __all__ = [
-    "LOAD", "SERVICE", "Certificates", "Cluster", "Island", "LyingProxy", "Nginx", "Odoo",
+    "LOAD", "SERVICE", "Certificates", "Cluster", "Island", "LyingProxy", "Nginx",
+    "NginxServer", "Odoo",
     "OldRedis", "PostgreSQL", "Proxy", "Redis", "Resolver", "Sentinels", "Server", "ServerError",
     "Standby", "StrictProxy", "TLSRedis", "UnixRedis", "Valkey", "Worker", "add_user", "alive",
     "as_user", "digest", "free_port", "init_database", "listens", "odoo_environment", "start_all",
