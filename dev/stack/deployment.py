@@ -3,8 +3,8 @@
     with Deployment(folder, postgres, redis.url, database="shop") as deployment:
         requests.get(deployment.nginx.url, verify=deployment.nginx.authority)
 
-What differs here is set by environment variables (Odoo) or replaced in the text (nginx): addresses,
-folders, the database. A replacement that is not found is an error.
+Addresses, folders and the database differ here: they are set by environment variables (Odoo), or
+replaced in the text (nginx). A replacement that is not found is an error.
 """
 
 from __future__ import annotations

@@ -1086,7 +1086,7 @@ def kept_after_commit(process: Process) -> Iterator[None]:
 
 @contextlib.contextmanager
 def to_tier1_at_once(process: Process) -> Iterator[None]:
-    """What a transaction computes goes to tier 1, and stays there when it is rolled back."""
+    """The values of a transaction go to tier 1, and stay there when it is rolled back."""
     original = Transaction.keep
 
     def keep(self: Any, container: str, key: Any, computed: Any, cost: float) -> None:
@@ -1152,7 +1152,7 @@ def invalidations_ignored(process: Process) -> Iterator[None]:
 
 @contextlib.contextmanager
 def signalled_once(process: Process) -> Iterator[None]:
-    """What was signalled before its commit is not signalled again after it."""
+    """A signal that came before its commit is not repeated after it."""
     with patch.object(Transaction, "signalled", lambda *_arguments: None):
         yield
 

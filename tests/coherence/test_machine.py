@@ -727,7 +727,7 @@ def a_change_in_sql_under_a_transaction(cluster):
 
 
 def a_commit_meanwhile(cluster):
-    """What a transaction has computed of the state before does not come back to tier 1."""
+    """Values that a transaction computed of the state before do not come back to tier 1."""
     _one, _two, threads = cluster.workers
     other = cluster.begin(threads, 1, "request")
     cluster.write(other, "t1", clear=True)
@@ -768,7 +768,7 @@ def a_commit_of_nothing(cluster):
 
 
 def a_replica_that_lags(cluster):
-    """What it says leaves alone what others of its process are given."""
+    """Its answers leave alone the values that others of its process are given."""
     _one, two, threads = cluster.workers
     serve(cluster, threads, how="replica")
     cluster.lag()
@@ -794,7 +794,7 @@ def a_cursor_of_nobodys(cluster):
 
 
 def a_failure_after_a_commit(cluster):
-    """What was committed is signalled, though Odoo forgets to."""
+    """A committed change is signalled, though Odoo forgets to."""
     one, two, _threads = cluster.workers
     serve(cluster, two, D1)
     opened = commit_change(cluster, one, "d1")
@@ -951,7 +951,7 @@ def savepoints_ignored(patch):
 
 
 def below_the_savepoint(patch):
-    """What a savepoint computes of its own changes belongs to the transaction."""
+    """Values that a savepoint computes of its own changes belong to the transaction."""
     put = Layers.put
 
     def put_below(self, *arguments):
@@ -988,7 +988,7 @@ def old_fills(patch):
 
 
 def seen_at_once(patch):
-    """What a transaction computes is in tier 1 at once, as in core."""
+    """The values of a transaction are in tier 1 at once, as in core."""
     keep = Transaction.keep
 
     def keep_and_show(self, container, key, computed, cost):

@@ -609,7 +609,7 @@ def a_rollback_to_a_savepoint(cluster):
 
 
 def a_commit_meanwhile(cluster):
-    """What a transaction has computed of the state before does not come back to tier 1."""
+    """Values that a transaction computed of the state before do not come back to tier 1."""
     one, _two = cluster.processes
     cluster.redis.takes_claims = False
     cursor = cluster.begin(one, 1, "request", cost=0.0)
@@ -637,7 +637,7 @@ def a_change_in_sql_before_a_start(cluster):
 
 
 def a_replica_that_lags(cluster):
-    """What it says leaves alone what others of its process are given."""
+    """Its answers leave alone the values that others of its process are given."""
     one, two = cluster.processes
     serve(cluster, one, how="readonly")
     change(cluster, two, "d1")
@@ -757,7 +757,7 @@ def a_release_forgets_changes(patch):
 
 
 def any_layer_is_the_lowest(patch):
-    """What a savepoint computes of its own changes belongs to the transaction."""
+    """Values that a savepoint computes of its own changes belong to the transaction."""
 
     def put(original, self, *arguments):
         stack, self._stack = self._stack, self._stack[:1]
@@ -879,7 +879,7 @@ def published_at_once(patch):
 
 
 def seen_at_once(patch):
-    """What a transaction computes is in tier 1 at once, as in core."""
+    """The values of a transaction are in tier 1 at once, as in core."""
 
     def keep(original, self, container, key, computed, cost):
         self._local._caches[container][key] = computed.value
