@@ -51,6 +51,26 @@ def test_kustomize_has_all_files():
                 assert names == generated
 
 
+def test_kustomize_builds_what_kubernetes_takes(tmp_path):
+    """All manifests with their settings, in one stream; each is valid."""
+    argv = [*environment.runnable(environment.binary("kubectl")), "kustomize", KUBERNETES]
+    built = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (built.returncode, built.stderr) == (0, "")
+    stream = tmp_path / "all.yaml"
+    stream.write_text(built.stdout)
+    done = run("kubernetes-validate", "--strict", stream)
+    assert done.returncode == 0, done.stdout + done.stderr
+    documents = list(yaml.safe_load_all(built.stdout))
+    generated = {each["metadata"]["name"] for each in documents if "data" in each}
+    containers = [each for document in documents for each in _containers(document)]
+    sources = [source for each in containers for source in each["envFrom"]]
+    used = {ref["name"] for source in sources for ref in source.values()}
+    # Their names end with a hash of their content, so that a change of it replaces the pods.
+    assert len(used) == 2
+    assert used == generated
+    assert {each["metadata"].get("namespace", "odoo") for each in documents} == {"odoo"}
+
+
 def _containers(document):
     if document["kind"] != "Deployment":
         return []

@@ -60,21 +60,17 @@ and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
 LOAD = {"wrk": "wrk"}  # of bench/ only
-# Not in every suite, and built for a newer C library than that of many machines: it brings its own.
-VALKEY = "valkey-server"
-VALKEY_PACKAGES = (
-    *(
-        VALKEY,
-        "valkey-tools",
-        "libc6",
-        "libssl3t64",
-        "libzstd1",
-        "zlib1g",
-        "libsystemd0",
-        "libcap2",
+# Not in every suite, or old in many, and built for a newer C library than that of many machines,
+# which comes with them. program: packages
+LIBC = "libc6"
+FROM_ODOO_SUITE = {
+    "valkey-server": (
+        *("valkey-server", "valkey-tools", LIBC, "libssl3t64", "libzstd1", "zlib1g"),
+        *("libsystemd0", "libcap2", "libjemalloc2", "libstdc++6", "libgcc-s1", "liblzf1"),
+        "libatomic1",
     ),
-    *("libjemalloc2", "libstdc++6", "libgcc-s1", "liblzf1", "libatomic1"),
-)
+    "kubectl": ("kubectl", LIBC),
+}
 # What Odoo's tests look for, in this order.
 BROWSERS = ("google-chrome", "chromium", "chromium-browser", "google-chrome-stable")
 # Odoo adds --headless, --no-sandbox, --disable-gpu and others.
@@ -200,13 +196,12 @@ def postgres_bin() -> Path:
 
 
 def binary(name: str) -> Path:
-    """A program of `SERVERS`, or Valkey: the machine's own, else a private one."""
+    """A program of `SERVERS`, `LOAD`, `FROM_ODOO_SUITE`: the machine's own, else a private one."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     if not private() and (found := shutil.which(name, path=path)):
         return Path(found)
-    if name == VALKEY:
-        inputs = " ".join([ODOO_SUITE, *VALKEY_PACKAGES])
-        return part(VALKEY, inputs, public() / "root", _make_valkey) / "usr/bin" / VALKEY
+    if packages := FROM_ODOO_SUITE.get(name):
+        return _from_odoo_suite(name, packages) / "usr/bin" / name
     root = _servers((SERVERS | LOAD)[name])
     for folder in ("usr/bin", "usr/sbin"):
         if (root / folder / name).exists():
@@ -360,12 +355,17 @@ def _servers(package: str) -> Path:
     return part(package, f"{package} {_release()}", public() / "root", make)
 
 
-def _make_valkey(folder: Path) -> None:
-    if not apt.available():
-        raise SetupError(f"Install {VALKEY}: there is no apt to fetch a private one.")
-    source = apt.Apt(folder / "apt", run, ODOO_SUITE)
-    source.update()
-    apt.unpack(source.download(*VALKEY_PACKAGES), folder / "result")
+def _from_odoo_suite(name: str, packages: tuple[str, ...]) -> Path:
+    """The folder in which these packages of Odoo's suite are unpacked."""
+
+    def make(folder: Path) -> None:
+        if not apt.available():
+            raise SetupError(f"Install {name}: there is no apt to fetch a private one.")
+        source = apt.Apt(folder / "apt", run, ODOO_SUITE)
+        source.update()
+        apt.unpack(source.download(*packages), folder / "result")
+
+    return part(name, " ".join([ODOO_SUITE, *packages]), public() / "root", make)
 
 
 def _versions(root: Path) -> list[Path]:
@@ -389,7 +389,7 @@ def setup() -> dict[str, str]:
         "run odoo": odoo_command()[-1],
         "addons path": addons_path(),
         "postgresql": str(postgres_bin()),
-        **{name: str(binary(name)) for name in (*SERVERS, VALKEY)},
+        **{name: str(binary(name)) for name in (*SERVERS, *FROM_ODOO_SUITE)},
         "browser": str(browser()),
     }
 
