@@ -210,6 +210,7 @@ class Deployment(Together):
     :param redis_url: of both halves
     :param replica: PostgreSQL, for a read node
     :param methods: that the read node gets
+    :param programs: that Odoo finds on its PATH
     :param env: more variables of each process
     """
 
@@ -224,9 +225,15 @@ class Deployment(Together):
         replica: PostgreSQL | None = None,
         methods: str | None = None,
         workers: int = WORKERS,
+        programs: Sequence[str] = (),
         env: Mapping[str, object] | None = None,
     ) -> None:
         self.folder, self.database, self.postgres = Path(folder), database, postgres
+        path = [
+            environment.python().parent,  # a reload looks for Python there: see deploy/rolling
+            *map(environment.program_folder, programs),
+            os.environ.get("PATH", os.defpath),
+        ]
         common = {
             "PGHOST": postgres.host,
             "PGPORT": postgres.port,
@@ -238,8 +245,7 @@ class Deployment(Together):
             "ODOO_HTTP_INTERFACE": LOOPBACK,
             "ODOO_WORKERS": workers,
             "ODOO_REDIS_URL": redis_url,
-            # A reload looks for Python there: see deploy/rolling.
-            "PATH": f"{environment.python().parent}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": os.pathsep.join(map(str, path)),
             **(env or {}),
         }
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,9 @@ from stack.deployment import Deployment
 def deployment(tmp_path_factory, postgres, module_redis, shop):
     """Two web nodes, a cron node and two websocket processes behind nginx."""
     folder = tmp_path_factory.mktemp("deployment")
-    with Deployment(folder, postgres, module_redis.url, database=shop) as running:
+    with Deployment(
+        folder, postgres, module_redis.url, database=shop, programs=["wkhtmltopdf"]
+    ) as running:
         yield running
 
 

@@ -114,11 +114,26 @@ def test_a_visitor_fills_a_cart(deployment, admin):
         assert "A chair" in visitor.get("/shop/cart", node=node).text
 
 
-def test_a_report_is_printed(admin):
-    """As HTML: PDF takes another program."""
+def test_a_report_is_shown(admin):
+    """As HTML."""
     page = admin.get("/report/html/web.preview_externalreport/1")
     assert page.status_code == 200, page.text[:500]
     assert "<main" in page.text or "article" in page.text
+
+
+def test_a_report_is_printed(deployment, admin):
+    """A node makes a session for the program that prints, which shows it to another one: the
+    pages' pictures and styles come from there."""
+    [node, other] = deployment.web
+    admin.call("ir.config_parameter", "set_param", "report.url", other.url)
+    before = other.log.stat().st_size
+    page = admin.get("/report/pdf/web.preview_externalreport/1", node=node)
+    assert page.status_code == 200, page.text[:2000]
+    assert page.content.startswith(b"%PDF")
+    assert len(page.content) > 10_000
+    with other.log.open(errors="replace") as log:
+        log.seek(before)
+        assert re.search(r'"GET /web/\S+ HTTP/1.1" 200', log.read())
 
 
 def test_rows_are_imported(admin):

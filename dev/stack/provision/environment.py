@@ -69,7 +69,7 @@ and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
 # For some tests and measurements only.
-SOMETIMES = {"wrk": "wrk", "xmlsec1": "xmlsec1"}
+SOMETIMES = {"wkhtmltopdf": "wkhtmltopdf", "wrk": "wrk", "xmlsec1": "xmlsec1"}
 # Not in every suite, or old in many, and built for a newer C library than that of many machines,
 # which comes with them. program: packages
 LIBC = "libc6"
@@ -263,10 +263,13 @@ def runnable(program: Path) -> list[str]:
 
 
 def program_folder(name: str) -> Path:
-    """A folder for PATH with one program of `binary`, which finds its libraries."""
+    """A folder for PATH with one program of `binary`, which finds its libraries and no screen."""
     script, program = home() / "programs" / name / name, binary(name)
-    variables = (f"{key}={value}" for key, value in library_path(program).items())
-    write(script, f'#!/bin/sh\nexec {shlex.join(["env", *variables, str(program)])} "$@"\n', 0o755)
+    variables = library_path(program)
+    for plugins in program.parents[2].glob("usr/lib/*/qt5/plugins"):
+        variables |= {"QT_PLUGIN_PATH": str(plugins), "QT_QPA_PLATFORM": "offscreen"}
+    words = ["env", *(f"{name}={value}" for name, value in variables.items()), str(program)]
+    write(script, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', 0o755)
     return script.parent
 
 
