@@ -20,7 +20,7 @@ from odoo import http
 from odoo.http import _request_stack
 
 from ..exceptions import ReplacedError
-from ..sessions import RedisSessionStore
+from ..sessions import SESSION_COUNTERS, RedisSessionStore
 from ..sessions.at_work import RequestsAtWork
 from . import in_force, session_store
 from .shape import name_of, require_signature
@@ -66,11 +66,14 @@ def replaced() -> str | None:
 
 
 def _from_beginning_to_end(original: Any) -> Any:
+    counter = SESSION_COUNTERS[""]
+
     @functools.wraps(original)
     def __call__(self: Any, environ: Any, start_response: Callable[..., Any]) -> Any:
         def start(status: str, headers: _Headers, *rest: Any) -> Any:
             return start_response(status, _sent(headers), *rest)
 
+        counter.requests += 1
         outer = at_work.enter()
         try:
             return original(self, environ, start)

@@ -11,11 +11,13 @@ from odoo.tools import config
 from ..config import Settings
 from ..connection import RedisServer
 from ..exceptions import RedisUnavailableError, ReplacedError, UnsupportedOdooError
+from ..operation import Books
 from ..ormcache import Outbox, RemoteTier, SharedOrmcache
 from ..sessions import RedisSessionStore, ServerSecrets
 from . import (
     STOPS,
     application,
+    bookkeeping,
     cached_values,
     cursor,
     database_secret,
@@ -95,6 +97,7 @@ def install() -> Installed | None:
     for notice in notices:
         _logger.warning(notice)
     in_force.check()
+    bookkeeping.check()
     for target in _SESSION_TARGETS if settings.session else ():
         try:
             target.check()
@@ -125,6 +128,8 @@ def install() -> Installed | None:
         installed.outbox = Outbox(installed.remote)
         _share_ormcache(installed.remote, installed.outbox, settings)
         warm_up.apply(installed.disconnect)
+    if half := installed.sessions or installed.remote:
+        bookkeeping.apply(Books(half.server, settings.prefix), settings, installed.sessions)
     in_force.apply(_at_start, _loaded)
     _installed = installed
     return installed
@@ -153,6 +158,7 @@ def _loaded(database: Any) -> None:
     """
     if not _installed or config["test_enable"]:
         return
+    bookkeeping.loaded()
     if _installed.sessions:
         request.check_again()
     problems = in_force.replaced(in_force.ORMCACHE)
@@ -162,7 +168,8 @@ def _loaded(database: Any) -> None:
         registry.refuse(f"{problem}: the ormcache is not shared; {WITHOUT_ORMCACHE}")
 
 
-def _session_store(settings: Settings) -> RedisSessionStore:
+def make_session_store(settings: Settings) -> RedisSessionStore:
+    """The store as the settings say it; Redis is not asked for anything."""
     server = RedisServer(
         settings.session_url or settings.url,
         half="sessions",
@@ -172,7 +179,7 @@ def _session_store(settings: Settings) -> RedisSessionStore:
     secrets = ServerSecrets(
         _node_secret(settings), read=database_secret.read, at_hand=database_secret.at_hand
     )
-    store = RedisSessionStore(
+    return RedisSessionStore(
         server,
         prefix=settings.prefix,
         secrets=secrets,
@@ -180,14 +187,31 @@ def _session_store(settings: Settings) -> RedisSessionStore:
         lifetime_of=request.request_lifetime,
         session_at_hand=request.session_at_hand,
     )
+
+
+def make_remote_tier(settings: Settings) -> RemoteTier:
+    """The shared tier as the settings say it; Redis is not asked for anything."""
+    server = RedisServer(
+        settings.ormcache_url or settings.url,
+        half="ormcache",
+        timeout=min(settings.timeout, ORMCACHE_TIMEOUT),
+        request=request.at_hand,
+    )
+    return RemoteTier(server, max_bytes=settings.ormcache_max_bytes // _CONTAINERS)
+
+
+def _session_store(settings: Settings) -> RedisSessionStore:
+    store = make_session_store(settings)
     _check(
-        server,
+        store.server,
         store.check,
         durable=True,
         otherwise="requests that need a session get HTTP 503 until it answers",
     )
     _logger.info(
-        "Sessions are stored in Redis at %s under %s:session:*", server.shown_url, settings.prefix
+        "Sessions are stored in Redis at %s under %s:session:*",
+        store.server.shown_url,
+        settings.prefix,
     )
     return store
 
@@ -209,22 +233,16 @@ def _node_secret(settings: Settings) -> str:
 
 
 def _remote_tier(settings: Settings) -> RemoteTier:
-    server = RedisServer(
-        settings.ormcache_url or settings.url,
-        half="ormcache",
-        timeout=min(settings.timeout, ORMCACHE_TIMEOUT),
-        request=request.at_hand,
-    )
-    remote = RemoteTier(server, max_bytes=settings.ormcache_max_bytes // _CONTAINERS)
+    remote = make_remote_tier(settings)
     _check(
-        server,
+        remote.server,
         lambda: remote.check(f"{settings.prefix}:ormcache:check"),
         durable=False,
         otherwise="the ormcache is not shared until it answers",
     )
     _logger.info(
         "The ormcache is shared in Redis at %s under %s:ormcache:*",
-        server.shown_url.removesuffix(" (ormcache)"),
+        remote.server.shown_url.removesuffix(" (ormcache)"),
         settings.prefix,
     )
     return remote

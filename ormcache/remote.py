@@ -203,7 +203,7 @@ class RemoteTier:
     """
 
     def __init__(self, server: RedisServer, *, max_bytes: int) -> None:
-        self._server = server
+        self.server = server
         self._max_bytes = max_bytes
         self._writes = Breaker(_REFUSED_PAUSE)
         self.round_trip = 0.0
@@ -216,11 +216,11 @@ class RemoteTier:
     @property
     def is_away(self) -> bool:
         """Whether nothing can be published now."""
-        return self._server.is_away
+        return self.server.is_away
 
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
-        self._server.disconnect()
+        self.server.disconnect()
 
     def check(self, key: str) -> None:
         """Do once, under a key of nobody's, what is done with hashes.
@@ -228,19 +228,19 @@ class RemoteTier:
         :raises RedisUnavailableError: when Redis does not do it
         """
         field, value = b"check", b"=check"
-        self._server.evaluate(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
-        self._server.evaluate(_RELEASE, key, self._mark, field)
+        self.server.evaluate(_ASK, key, field, self._mark, LEASE, TTL, MAX_ENTRIES)
+        self.server.evaluate(_RELEASE, key, self._mark, field)
         for most in (MAX_ENTRIES, 0):  # the second time others make room
-            self._server.evaluate(_PUBLISH, key, TTL, self._max_bytes, most, field, value)
+            self.server.evaluate(_PUBLISH, key, TTL, self._max_bytes, most, field, value)
             field += b"2"
-        self._server.evaluate_many(_FETCH, [(key, MAX_WHOLE)])
-        self._server.execute("EXPIRE", key, 1)
+        self.server.evaluate_many(_FETCH, [(key, MAX_WHOLE)])
+        self.server.execute("EXPIRE", key, 1)
 
     def fetch(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
         """All values of some hashes; of one that is absent, too big or out of reach, none."""
         try:
             answers = self._timed(
-                self._server.evaluate_many, _FETCH, [(key, MAX_WHOLE) for key in keys]
+                self.server.evaluate_many, _FETCH, [(key, MAX_WHOLE) for key in keys]
             )
         except (RedisUnavailableError, WrongTypeError) as error:
             _logger.debug("Nothing read: %s", error)
@@ -292,7 +292,7 @@ class RemoteTier:
 
     def _write(self, script: Script, key: str, *arguments: Any) -> Any:
         try:
-            answer = self._timed(self._server.evaluate, script, key, *arguments)
+            answer = self._timed(self.server.evaluate, script, key, *arguments)
         except RedisRefusedError as error:
             if self._writes.fail():
                 _logger.warning("The ormcache is not shared: %s", error)
@@ -306,7 +306,7 @@ class RemoteTier:
 
     def _execute(self, *command: Any) -> Any:
         try:
-            return self._timed(self._server.execute, *command)
+            return self._timed(self.server.execute, *command)
         except (RedisUnavailableError, WrongTypeError) as error:
             _logger.debug("Nothing done: %s", error)
             return None

@@ -43,6 +43,7 @@ from ..keys import (
 )
 from . import scripts
 from .activity import ActivityFile
+from .counters import SESSION_COUNTERS
 from .secrets import ServerSecrets
 from .session import content_of, copy_session, read_session, session_class
 
@@ -58,6 +59,7 @@ MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 # session ends that much early at the worst, and never late.
 ACTIVITY_FRACTION = 60
 ACTIVITY_INTERVAL = 60  # seconds
+MOST_SEEN = 10_000  # sessions that are remembered for the books until they are asked for
 TOUCHED_INTERVAL = 1  # seconds, where an addon ends sessions by a timeout of its own
 
 
@@ -102,7 +104,7 @@ class RedisSessionStore(SessionStore):
     * a sid whose successor never reached the browser leads to it, see :meth:`presented`;
     * the timeout runs from the last activity, see :meth:`touch`.
 
-    :param server: where the sessions are
+    :param server: where the sessions are; kept
     :param prefix: what their keys start with
     :param secrets: of the servers; without one of them no content is accepted
     :param anonymous_ttl: seconds for sessions without a user; None: as the others
@@ -125,7 +127,7 @@ class RedisSessionStore(SessionStore):
         session_at_hand: Callable[[], Any] = lambda: None,
     ) -> None:
         super().__init__(session_class(http.Session))
-        self._server = server
+        self.server = server
         self.now = server.clock.now
         self._prefix = prefix
         self._secrets = secrets
@@ -133,12 +135,13 @@ class RedisSessionStore(SessionStore):
         self._lifetime_of = lifetime_of
         self._session_at_hand = session_at_hand
         self._lifetimes: dict[str | None, _Lifetime] = {}
+        self._seen: dict[str, tuple[str, int, float]] = {}  # see `seen`
         self._refused = -REFUSALS_LOGGED  # when it was logged
         self._last_refused: tuple[str, Any] = "", None  # field and value
 
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
-        self._server.disconnect()
+        self.server.disconnect()
 
     def check(self) -> None:
         """Do once with a session of nobody's what is done with sessions.
@@ -184,6 +187,8 @@ class RedisSessionStore(SessionStore):
         end = self._end_of(record, now)
         if end <= now and self._delete_after(end, place, record):
             return self.new()
+        SESSION_COUNTERS[record.data.get("db") or ""].read += 1
+        self._see(sid, record)
         if record.superseded:
             self._shift_deletion(record.data, -self._skew())
         return read_session(self.session_class, record, sid)
@@ -385,6 +390,19 @@ class RedisSessionStore(SessionStore):
         seconds = min(max(1, math.ceil(max_inactivity)), MAX_LIFETIME)
         self._lifetimes[db] = _Lifetime(seconds, self.now())
 
+    def seen(self) -> dict[str, tuple[str, int, float]]:
+        """Sessions of users that this process has had since it was asked last.
+
+        :return: database, uid and last activity by identifier
+        """
+        seen, self._seen = self._seen, {}
+        return seen
+
+    def _see(self, sid: str, record: SessionRecord) -> None:
+        database, uid = record.data.get("db"), record.data.get("uid")
+        if database and uid and len(self._seen) < MOST_SEEN:
+            self._seen[sid[:IDENTIFIER_LENGTH]] = database, uid, self.now()
+
     # -- for addons that know of files ------------------------------------------------------------
 
     def get_session_filename(self, sid: str) -> str:
@@ -437,6 +455,9 @@ class RedisSessionStore(SessionStore):
             if not self._was_sealed_long_ago(record):
                 break
             how = scripts.KEEP
+        if outcome == scripts.SAVED:
+            SESSION_COUNTERS[session.db or ""].saved += 1
+            self._see(session.sid, record)
         return outcome
 
     def _rotate_hard(self, session: Any, env: Any) -> None:
@@ -599,7 +620,7 @@ class RedisSessionStore(SessionStore):
         This process knows Redis' clock as it was a minute ago at most, perhaps that of a server
         from which another has taken over since.
         """
-        moment = math.ceil((end - self._server.clock.moved()) * 1000)
+        moment = math.ceil((end - self.server.clock.moved()) * 1000)
         among = {*scripts.COUNTS, scripts.EARLY}
         outcome = self._run(scripts.DELETE, place, record.raw, moment, DEADLINE, among=among)
         return bool(outcome != scripts.EARLY)
@@ -684,7 +705,7 @@ class RedisSessionStore(SessionStore):
 
     def _execute(self, *command: Any) -> Any:
         try:
-            return self._server.execute(*command)
+            return self.server.execute(*command)
         except RedisUnavailableError as error:
             raise self._unavailable(error) from error
 
@@ -696,7 +717,7 @@ class RedisSessionStore(SessionStore):
         :param among: the answers that it may give
         """
         try:
-            answer = self._server.evaluate(script, place.key, place.field, *arguments)
+            answer = self.server.evaluate(script, place.key, place.field, *arguments)
         except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         if among is not None and (not isinstance(answer, (bytes, int)) or answer not in among):
@@ -712,7 +733,7 @@ class RedisSessionStore(SessionStore):
         """
         end = () if last is None else (last,)
         try:
-            answers = self._server.execute_many(
+            answers = self.server.execute_many(
                 [(*command, identifier_key(self._prefix, i), *end) for i in identifiers]
             )
         except (RedisUnavailableError, WrongTypeError) as error:
@@ -724,10 +745,11 @@ class RedisSessionStore(SessionStore):
 
     def _wrong_answer(self, answer: Any) -> SessionStoreUnavailable:
         """Of something between that answers for Redis, and not as Redis does."""
-        told = f"Redis at {self._server.shown_url} gave an answer of another kind: {answer!r:.40}"
+        told = f"Redis at {self.server.shown_url} gave an answer of another kind: {answer!r:.40}"
         return self._unavailable(RedisRefusedError(told))
 
     def _unavailable(self, error: Error) -> SessionStoreUnavailable:
+        SESSION_COUNTERS[""].unavailable += 1
         now = time.monotonic()
         is_silence = type(error) is RedisUnavailableError  # which the server logs itself
         if not is_silence and now - self._refused >= REFUSALS_LOGGED:

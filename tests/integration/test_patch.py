@@ -147,7 +147,7 @@ VALUES = st.one_of(
 @example("")
 def test_hostile_cookies(value):
     """Whatever is in it: never a 500, and Redis is asked for nothing but well-formed keys."""
-    server = root.session_store._server
+    server = root.session_store.server
     asked = []
 
     def execute(*command):
@@ -166,6 +166,6 @@ def test_hostile_cookies(value):
 
 def test_a_valid_cookie_reaches_redis():
     """The test above would notice."""
-    with patch.object(root.session_store._server, "execute", return_value=None) as execute:
+    with patch.object(root.session_store.server, "execute", return_value=None) as execute:
         request("/web/health", "session_id=" + "A" * 84)
     assert execute.call_count == 2

@@ -121,7 +121,7 @@ def starts(make_store, monkeypatch):
 
     def start(proxy, url=None):
         store = make_store(proxy if url is None else Address(url), timeout=2.0)
-        server = store._server
+        server = store.server
         try:
             told = server.check(durable=True)
             server.try_out(store.check)

@@ -17,10 +17,19 @@ LAYERS = [
     {"exceptions"},
     {"config", "keys", "url"},
     {"connection", "codec"},
-    {"sessions", "ormcache"},
+    {"sessions", "ormcache", "operation"},
     {"http_patch"},
 ]
-WITHOUT_ODOO = {"exceptions", "config", "keys", "url", "connection", "codec", "ormcache"}
+WITHOUT_ODOO = {
+    "exceptions",
+    "config",
+    "keys",
+    "url",
+    "connection",
+    "codec",
+    "ormcache",
+    "operation",
+}
 
 
 @pytest.mark.parametrize(
