@@ -7,7 +7,9 @@ from pathlib import Path
 
 from .provision import environment
 
-TYPED_PACKAGES = ["codec", "connection", "http_patch", "ormcache", "sessions"]
+TYPED_PACKAGES = [
+    *("codec", "commands", "connection", "http_patch", "operation", "ormcache", "sessions"),
+]
 TYPED_MODULES = ["config", "exceptions", "keys", "url"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import requests
 import websocket
@@ -74,6 +75,18 @@ class Person:
         """The result of a method, as the web client calls it."""
         params = {"model": model, "method": method, "args": args, "kwargs": kwargs}
         return self.rpc(f"/web/dataset/call_kw/{model}/{method}", node=node, **params)
+
+    def install(self, module, *, node=None):
+        """Install a module; Odoo refuses while a job runs, and says to come again."""
+        [found] = self.call("ir.module.module", "search", [["name", "=", module]], node=node)
+        for _attempt in range(60):
+            try:
+                return self.call("ir.module.module", "button_immediate_install", [found], node=node)
+            except AssertionError as error:
+                if "processing a scheduled action" not in str(error):
+                    raise
+            time.sleep(1)
+        raise AssertionError(f"{module} is not installed: there is a job all the time")
 
     def websocket(self):
         """An open websocket, by way of nginx."""

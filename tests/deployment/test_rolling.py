@@ -134,8 +134,7 @@ def test_a_rolling_deploy_is_not_noticed(deployment, addons, people, tmp_path):
     between the two versions."""
     admin = people[0].person
     admin.call("ir.module.module", "update_list")
-    [module] = admin.call("ir.module.module", "search", [["name", "=", MODULE]])
-    admin.call("ir.module.module", "button_immediate_install", [module])
+    admin.install(MODULE)
     for node in deployment.web:
         admin.get("/web/login", node=node)
     before = set(map(fingerprint, deployment.web))

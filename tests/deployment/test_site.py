@@ -246,8 +246,7 @@ def test_a_translation_is_seen_on_the_other_node(deployment, admin):
 def test_a_module_that_one_node_installs_is_there_on_the_other(deployment, admin):
     """Its model, its menu, and its routes."""
     one, other = deployment.web
-    [module] = admin.call("ir.module.module", "search", [["name", "=", "contacts"]], node=one)
     menus = admin.get("/web/webclient/load_menus", node=other).text
     assert "contacts.menu_contacts" not in menus
-    admin.call("ir.module.module", "button_immediate_install", [module], node=one)
+    admin.install("contacts", node=one)
     assert "contacts.menu_contacts" in admin.get("/web/webclient/load_menus", node=other).text

@@ -19,6 +19,7 @@ LAYERS = [
     {"connection", "codec"},
     {"sessions", "ormcache", "operation"},
     {"http_patch"},
+    {"commands"},
 ]
 WITHOUT_ODOO = {
     "exceptions",
@@ -39,6 +40,8 @@ WITHOUT_ODOO = {
         "url",
         "connection.breaker",
         "codec.value",
+        "commands.context",
+        "commands.doctor",
         "http_patch.cursor",
         "ormcache.generation",
         "ormcache.layers",

@@ -1,0 +1,150 @@
+"""Show which processes are alive, who is logged in, and what the cache saves.
+
+Sums are of the nodes that were seen within a day, since they count; a process sends its own every
+10 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from dataclasses import asdict
+from typing import Any
+
+from .context import Context, duration, say, table
+
+EXAMPLES = ["", "--json", "--watch 5"]
+TOP = 10
+MINUTE = 60
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="again and again")
+
+
+def run(context: Context, options: argparse.Namespace) -> int:
+    while True:
+        found = collect(context)
+        if options.watch and not context.as_json:
+            say("\033[2J\033[H")
+        context.show(found, lines(found))
+        if not options.watch:
+            return 0 if found["processes"] else 1
+        time.sleep(options.watch)
+
+
+def collect(context: Context) -> dict[str, Any]:
+    """All that is shown.
+
+    :raises RedisUnavailableError: when Redis does not answer
+    """
+    figures, now = context.figures(), context.books.now()
+    by_database: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    by_method: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for figure, amount in figures.items():
+        by_database[figure.database][figure.name] += amount
+        if figure.method:
+            by_method[figure.method][figure.name] += amount
+    top = sorted(by_method.items(), key=lambda item: -item[1].get("cache_seconds_saved", 0))
+    return {
+        "redis": context.server.shown_url,
+        "prefix": context.settings.prefix,
+        "now": now,
+        "processes": [asdict(process) for process in context.alive()],
+        "databases": {
+            name: {**_sessions(context, name), **sums}
+            for name, sums in sorted(by_database.items())
+            if name
+        },
+        "total": dict(by_database.get("", {})),
+        "methods": {
+            name: dict(sums) for name, sums in top[:TOP] if sums.get("cache_seconds_saved")
+        },
+        "outages": outages(context),
+    }
+
+
+def outages(context: Context) -> list[dict[str, float]]:
+    """Of the last day: when sessions were not available, and how many times. Minutes one after the
+    other are one outage."""
+    found: list[dict[str, float]] = []
+    for minute, sums in sorted(context.books.history("").items()):
+        count = sums.get("sessions_unavailable", 0)
+        if not count:
+            continue
+        if found and found[-1]["end"] == minute * MINUTE:
+            found[-1]["end"] += MINUTE
+            found[-1]["answers_503"] += count
+        else:
+            begin = minute * MINUTE
+            found.append({"begin": begin, "end": begin + MINUTE, "answers_503": count})
+    return found
+
+
+def _sessions(context: Context, database: str) -> dict[str, int]:
+    if context.sessions is None:
+        return {}
+    seen = context.books.sessions(database)
+    ended = context.sessions.get_missing_session_identifiers(each.identifier for each in seen)
+    alive = [each for each in seen if each.identifier not in ended]
+    return {"sessions": len(alive), "users": len({each.uid for each in alive})}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """For people."""
+    processes, now = found["processes"], found["now"]
+    nodes = {process["host"] for process in processes}
+    shown = [f"{found['redis']}, prefix {found['prefix']}"]
+    shown.append(f"{_many(len(nodes), 'node')}, {_many(len(processes), 'process', 'processes')}")
+    rows: list[tuple[object, ...]] = [("node", "pid", "role", "addon", "up", "seen", "code")]
+    for process in processes:
+        code = ", ".join(f"{name} {text}" for name, text in process["fingerprints"].items())
+        up, seen = duration(now - process["started"]), duration(now - process["seen"])
+        rows.append(
+            (process["host"], process["pid"], process["role"], process["addon"], up, seen, code)
+        )
+    if len(rows) > 1:
+        shown += ["", *table(rows, right=(1, 4, 5))]
+    headings = (
+        "database", "users", "sessions", "hits", "of Redis", "seconds saved", "computed",
+    )  # fmt: skip
+    rows = [headings]
+    for name, sums in found["databases"].items():
+        rows.append(
+            (
+                name,
+                sums.get("users", "-"),
+                sums.get("sessions", "-"),
+                _ratio(sums.get("cache_hits", 0), sums.get("cache_misses", 0)),
+                f"{sums.get('cache_found', 0):.0f}",
+                f"{sums.get('cache_seconds_saved', 0):.1f}",
+                f"{sums.get('cache_computed', 0):.0f}",
+            )
+        )
+    if len(rows) > 1:
+        shown += ["", *table(rows, right=range(1, 7))]
+    rows = [("method", "seconds saved", "of Redis")]
+    for name, sums in found["methods"].items():
+        rows.append((name, f"{sums['cache_seconds_saved']:.2f}", f"{sums['cache_found']:.0f}"))
+    if len(rows) > 1:
+        shown += ["", *table(rows, right=(1, 2))]
+    shown.append("")
+    for outage in found["outages"]:
+        begin = time.strftime("%H:%M", time.localtime(outage["begin"]))
+        lasted = duration(outage["end"] - outage["begin"])
+        shown.append(
+            f"outage at {begin}, {lasted}: {outage['answers_503']:.0f} times a session was not"
+            " available"
+        )
+    if not found["outages"]:
+        shown.append("no outage within a day")
+    return shown
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
+def _ratio(hits: float, misses: float) -> str:
+    return f"{100 * hits / (hits + misses):.1f} %" if hits + misses else "-"
