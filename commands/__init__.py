@@ -8,11 +8,19 @@ not do what was asked, and 2 where it was called in a wrong way.
 import argparse
 from collections.abc import Sequence
 
+import psycopg2
+
 from ..exceptions import Error
-from . import doctor, purge, sessions, status
+from . import doctor, purge, sessions, status, warm
 from .context import Context, complain
 
-SUBCOMMANDS = {"doctor": doctor, "status": status, "sessions": sessions, "purge": purge}
+SUBCOMMANDS = {
+    "doctor": doctor,
+    "status": status,
+    "sessions": sessions,
+    "purge": purge,
+    "warm": warm,
+}
 
 
 def main(args: Sequence[str], prog: str) -> int:
@@ -45,8 +53,8 @@ def main(args: Sequence[str], prog: str) -> int:
     try:
         with Context.of(options) as context:
             return int(options.run(context, options))
-    except Error as error:
-        complain(f"{prog}: {error}")
+    except (Error, psycopg2.OperationalError) as error:
+        complain(f"odoo redis: {str(error).strip()}")
         return 1
     except BrokenPipeError:  # of ``| head``
         return 0

@@ -43,7 +43,9 @@ class Context(contextlib.AbstractContextManager["Context"]):
         :raises ConfigurationError: when a setting is wrong
         """
         words = ["-c", options.config] if options.config else []
-        config.parse_config([*words, "--log-level=warn"], setup_logging=True)
+        config.parse_config(
+            [*words, "--log-level=warn", "--log-handler=py.warnings:ERROR"], setup_logging=True
+        )
         settings, _notices = Settings.from_environment(os.environ, config["config"])
         if not (settings.session or settings.ormcache):
             raise ConfigurationError("session = false and ormcache = false: Redis is not used")

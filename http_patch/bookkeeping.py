@@ -27,6 +27,7 @@ from .shape import ADDON, require_signature
 
 _SERVERS = {"Worker": 0, "ThreadedServer": 1, "GeventServer": 0}  # parameters of start
 _ROLES = {"WorkerHTTP": "web", "WorkerCron": "cron"}
+_COMMANDS = ("shell", "redis")
 _keeper: Bookkeeper | None = None
 
 
@@ -99,7 +100,8 @@ class _About:
 
 
 def role() -> str:
-    """Of this process: "threaded", "web", "cron", "websocket", "wsgi" or "shell"."""
+    """Of this process: "threaded", "web", "cron", "websocket", "wsgi", or "shell" and "redis" for
+    the commands of these names."""
     # A worker's thread is named by its class.
     for thread in threading.enumerate():
         words = thread.name.split()
@@ -111,7 +113,8 @@ def role() -> str:
         return "threaded"
     import odoo.cli
 
-    return "shell" if getattr(odoo.cli, "COMMAND", None) == "shell" else "wsgi"
+    command = getattr(odoo.cli, "COMMAND", None)
+    return command if command in _COMMANDS else "wsgi"
 
 
 def session_figures() -> dict[Figure, float]:

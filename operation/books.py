@@ -77,7 +77,7 @@ class Figure(NamedTuple):
 class Process:
     """A process of Odoo, as it says of itself.
 
-    :param role: "threaded", "web", "cron", "websocket", "wsgi" or "shell"
+    :param role: "threaded", "web", "cron", "websocket", "wsgi", "shell" or "redis"
     :param started: seconds since the epoch, by Redis' clock
     :param addon: version of this addon
     :param odoo: version of Odoo

@@ -140,8 +140,10 @@ def test_a_rolling_deploy_is_not_noticed(deployment, addons, people, tmp_path):
     before = set(map(fingerprint, deployment.web))
     assert len(before) == 1
     (addons / MODULE / "__init__.py").write_text("VERSION = 2\n")
-    done = roll(deployment, tmp_path)
+    warm = f"{sys.executable} -c \"open('{tmp_path}/warmed', 'a').write('{{port}} ')\""
+    done = roll(deployment, tmp_path, "--warm", warm)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "warmed").read_text() == f"{deployment.web[0].http_port} "
     assert done.stdout.count("back after") == len(deployment.web)
     after = set(map(fingerprint, deployment.web))
     assert len(after) == 1

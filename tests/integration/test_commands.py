@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+import socket
 import subprocess
 import time
 
@@ -19,7 +20,7 @@ from stack.servers.tls import Certificates
 
 LATE = 15.0  # seconds until a process is seen
 GOOD = {"appendonly": "yes"}
-SUBCOMMANDS = ["doctor", "status", "sessions", "purge"]
+SUBCOMMANDS = ["doctor", "status", "sessions", "purge", "warm"]
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,62 @@ def test_cached_values_are_forgotten(nodes, durable, configure, database, postgr
     assert browser.uid(nodes[1]) == 2
     assert "Caches invalidated" in "".join(node.log.read_text() for node in nodes)
     assert run("purge", "-d", database, conf=conf).returncode == 1  # nobody agreed
+
+
+def test_values_are_computed_before_anybody_needs_them(
+    own_redis, configure, website_database, postgres, make_node
+):
+    """By requests of a visitor and of a user, of which nothing is left; the next process takes what
+    it needs from Redis."""
+    conf = configure(own_redis.url, options={"db_name": website_database})
+    devices = "SELECT count(*) FROM res_device_log"
+    before = postgres.sql(website_database, devices)
+    done = run("warm", "-d", website_database, "--path", "/contactus", "--json", conf=conf)
+    assert done.returncode == 0, done.stderr
+    told = found(done)
+    assert told["people"] == 2
+    assert told["requests"] > 50
+    assert told["failed"] == 0, done.stderr
+    assert told["published"] > 300
+    assert postgres.sql(website_database, devices) == before
+    assert not own_redis.cli("KEYS", "odoo:session:*").split()
+    again = found(run("warm", "-d", website_database, "--json", conf=conf))
+    assert again["published"] < told["published"] / 20
+    assert again["found"] > told["published"] / 2
+    books = Books(RedisServer(own_redis.url, half="sessions", timeout=2.0), "odoo")
+
+    def sums():
+        counters = books.counters(socket.gethostname()).items()
+        return {
+            name: sum(amount for figure, amount in counters if figure.name == name)
+            for name in ("cache_found", "cache_computed")
+        }
+
+    before = sums()  # of the command, which keeps books too
+    node = make_node(own_redis, database=website_database)
+    browser = Browser(website_database)
+    browser.login(node)
+    for path in ("/odoo", "/web/webclient/load_menus", "/", "/contactus"):
+        assert browser.get(node, path).status_code == 200
+    node.stop()
+    taken, computed = (after - before[name] for name, after in sums().items())
+    assert taken > 50
+    assert computed < taken / 5
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "told"),
+    [
+        (["-d", "no_such_database"], {}, "no_such_database"),
+        (["-d", "postgres"], {"ormcache": False}, "there is nothing to warm"),
+    ],
+)
+def test_what_cannot_be_warmed_is_said(durable, configure, words, settings, told):
+    """In one line."""
+    done = run("warm", *words, conf=configure(durable.url, **settings))
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # -- what doctor finds ---------------------------------------------------------------------------
