@@ -158,6 +158,8 @@ class _Database:
         """The back office of a user: its frame, its menus, and what is behind them."""
         steps = [Step("/odoo"), Step("/web/webclient/load_menus")]
         with self.environment(uid) as env:
+            if "website" in env:
+                steps.append(Step("/"))  # with what its visitors do not see
             menus = env["ir.ui.menu"].search([("action", "!=", False)])
             wanted = [
                 menu.action.id

