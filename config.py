@@ -53,6 +53,12 @@ def _secret(text: str) -> str:
     return text
 
 
+def _token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,}", text):
+        raise ValueError("it is too short, or has other characters")
+    return text
+
+
 def _switch(text: str) -> bool:
     try:
         return configparser.ConfigParser.BOOLEAN_STATES[text.lower()]
@@ -102,6 +108,8 @@ class Settings:
     :param ormcache: whether the ormcache is shared through Redis
     :param ormcache_max_bytes: how much of a database's cached values Redis holds at most, without
         the values of states of the database that are past: these go within a minute
+    :param metrics_token: that whoever reads ``/redis/metrics`` has to show; None: there is no such
+        page
     """
 
     url: str = _setting("redis://localhost:6379/0", _url, EXAMPLES)
@@ -117,13 +125,15 @@ class Settings:
         None, _seconds, "a whole number of seconds, at least 1"
     )
     ormcache: bool = _setting(True, _switch, "true or false")
+    metrics_token: str | None = _setting(
+        None, _token, "at least 16 visible characters of ASCII, without spaces"
+    )
     ormcache_max_bytes: int = _setting(128 * 2**20, _bytes, "a whole number of bytes, from 1048576")
 
     def __repr__(self) -> str:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         shown |= {name: masked(url) for name, url in shown.items() if name.endswith("url") and url}
-        if self.secret:
-            shown["secret"] = "***"
+        shown |= {name: "***" for name in ("secret", "metrics_token") if shown[name]}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod

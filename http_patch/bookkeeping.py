@@ -18,7 +18,7 @@ from odoo.service import server
 from odoo.tools.cache import _COUNTERS
 
 from ..config import Settings
-from ..operation import Bookkeeper, Books, Process, Seen
+from ..operation import Bookkeeper, Books, Process, Seen, metrics
 from ..operation.books import Figure
 from ..ormcache import COUNTERS
 from ..sessions import SESSION_COUNTERS, RedisSessionStore
@@ -29,21 +29,31 @@ _SERVERS = {"Worker": 0, "ThreadedServer": 1, "GeventServer": 0}  # parameters o
 _ROLES = {"WorkerHTTP": "web", "WorkerCron": "cron"}
 _COMMANDS = ("shell", "redis")
 _keeper: Bookkeeper | None = None
+books: Books
+metrics_token = ""
 
 
-def check() -> None:
-    """Refuse an Odoo whose servers begin in another way."""
+def check(settings: Settings) -> None:
+    """Refuse an Odoo whose servers begin in another way.
+
+    :raises ConfigurationError: where metrics are on, and their library is missing
+    """
+    if settings.metrics_token:
+        metrics.require()
     for name, count in _SERVERS.items():
         start = getattr(server, name).start
         require_signature(f"{name}.start", start, "self", *("stop",)[:count])
 
 
-def apply(books: Books, settings: Settings, sessions: RedisSessionStore | None) -> None:
-    """Patch the methods.
+def apply(kept: Books, settings: Settings, sessions: RedisSessionStore | None) -> None:
+    """Patch the methods, and have the route of metrics if there is a token for it.
 
     :param sessions: where they are kept in Redis
     """
-    global _keeper
+    global _keeper, books, metrics_token
+    books, metrics_token = kept, settings.metrics_token or ""
+    if metrics_token:
+        from ..controllers import metrics as _route  # noqa: F401  # Odoo finds it by its class
     about = _About(settings, books.now)
     seen = (lambda: _by_database(sessions.seen())) if sessions else dict
     _keeper = Bookkeeper(books, about.process, (session_figures, cache_figures), seen)

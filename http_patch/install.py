@@ -97,7 +97,7 @@ def install() -> Installed | None:
     for notice in notices:
         _logger.warning(notice)
     in_force.check()
-    bookkeeping.check()
+    bookkeeping.check(settings)
     for target in _SESSION_TARGETS if settings.session else ():
         try:
             target.check()

@@ -26,7 +26,7 @@ _PARAMETERS = {
     "_save_session": ("self", "env"),
     "_get_session_and_dbname": ("self",),
 }
-_SESSIONLESS_PATHS = {"/web/health"}
+_SESSIONLESS_PATHS = {"/web/health", "/redis/metrics"}
 _store: RedisSessionStore
 WITHOUT_SESSIONS = "do without that addon, or set session = false"
 _NOTHING = object()

@@ -190,7 +190,7 @@ def make_store():
 
     yield make
     for store in stores:
-        store._server.disconnect()
+        store.server.disconnect()
 
 
 @pytest.fixture

@@ -330,7 +330,7 @@ def rehearse(make_store, servers, new_session):
     for cell in cells:
         cell.run()
         assert cell.done
-        cell.store._server.disconnect()
+        cell.store.server.disconnect()
     listen(servers, None)
     return cells, gate
 
@@ -437,7 +437,7 @@ def play(servers, fault, replaced, cells, make_store, new_session):
             wrong.append(f"{key} has no expiry")
         primary.cli("FLUSHALL")
     for store in [*stores.values(), *(cell.store for cell in cells)]:
-        store._server.disconnect()
+        store.server.disconnect()
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("redis-")]
     return wrong + [f"a thread is left: {name}" for name in names]
 

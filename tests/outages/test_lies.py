@@ -42,7 +42,7 @@ def test_a_wrong_answer_is_no_answer(about, lie, lying, redis, make_store, new_s
     name = SCRIPTS[about].sha if about in SCRIPTS else about
 
     def is_done(call, *arguments):
-        store._server.disconnect()  # a new connection asks for the time again
+        store.server.disconnect()  # a new connection asks for the time again
         lying.lies[name] = LIES[lie]
         try:
             call(*arguments)
@@ -50,7 +50,7 @@ def test_a_wrong_answer_is_no_answer(about, lie, lying, redis, make_store, new_s
             return False
         finally:
             lying.lies.clear()
-            store._server.disconnect()
+            store.server.disconnect()
         return True
 
     def stored(**values):

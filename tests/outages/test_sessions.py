@@ -236,7 +236,7 @@ def test_what_was_given_up_is_not_done_later(own_redis, make_store, new_session,
         "revoke": lambda: store.delete_from_identifiers([session.sid[:42]]),
     }
     for name in ("execute", "execute_many"):
-        setattr(store._server, name, pausing(own_redis, getattr(store._server, name)))
+        setattr(store.server, name, pausing(own_redis, getattr(store.server, name)))
     with pytest.raises(SessionStoreUnavailable):
         calls[change]()
     own_redis.resume()
@@ -255,14 +255,14 @@ def test_a_rotation_that_failed_leaves_the_old_session(own_redis, make_store, ne
     sid = session.sid
     session = store.get(sid)
     store.rotate(store.get(saved_sid(store, new_session)), None)  # the server knows the scripts
-    execute = store._server.execute
+    execute = store.server.execute
 
     def hanging(*command):
         if scripts.END.sha in command:
             own_redis.pause()
         return execute(*command)
 
-    store._server.execute = hanging
+    store.server.execute = hanging
     with pytest.raises(SessionStoreUnavailable):
         store.rotate(session, None)
     own_redis.resume()
@@ -281,7 +281,7 @@ def test_a_servers_clock_may_be_set(own_redis, make_store, new_session):
     store = make_store(own_redis)
     session = new_session(store)
     store.save(session)
-    (connection,) = store._server._client._pool._connections
+    (connection,) = store.server._client._pool._connections
     sock, ahead, until = connection._learnt
     connection._learnt = sock, ahead - 3600, until
     session["a"] = 1
@@ -290,7 +290,7 @@ def test_a_servers_clock_may_be_set(own_redis, make_store, new_session):
 
 
 def connections_of(store):
-    return store._server._client._pool._connections
+    return store.server._client._pool._connections
 
 
 @pytest.mark.parametrize("change", ["save", "create", "touch", "rotate softly"])
@@ -301,8 +301,8 @@ def test_what_a_paused_machine_stores_lives_on(own_redis, make_store, new_sessio
     store.save(session)
     session = store.get(session.sid)
     other.get(session.sid)
-    other._server.check(durable=False)
-    store._server._client.clock._ahead -= 1200
+    other.server.check(durable=False)
+    store.server._client.clock._ahead -= 1200
     for connection in connections_of(store):
         sock, ahead, until_then = connection._learnt
         connection._learnt = sock, ahead - 1200, until_then
@@ -325,9 +325,9 @@ def test_a_clock_that_is_not_redis_own_ends_nothing(own_redis, make_store, new_s
     store, other = (make_store(own_redis, prefix="odoo", lifetime_of=lambda _s: 900) for _ in "12")
     session = new_session(other)
     other.save(session)
-    store._server.check(durable=False)
-    store._server._client.clock._ahead += 1200
-    store._server.disconnect()
+    store.server.check(durable=False)
+    store.server._client.clock._ahead += 1200
+    store.server.disconnect()
     assert not store.get(session.sid).is_new
     assert not other.get(session.sid).is_new
 
@@ -365,7 +365,7 @@ def test_a_wrong_password_is_no_empty_session(tmp_path, make_store):
         with pytest.raises(SessionStoreUnavailable):
             store.get("A" * 84)
         with pytest.raises(ConfigurationError, match="refuses the user or password"):
-            store._server.check(durable=True)
+            store.server.check(durable=True)
 
 
 # -- a node --------------------------------------------------------------------------------------
