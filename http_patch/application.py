@@ -32,6 +32,7 @@ _Headers = list[tuple[str, str]]
 _store: RedisSessionStore
 _ours: Any
 at_work: RequestsAtWork
+serving: Callable[[], None]  # is called when a request begins
 
 
 def check() -> None:
@@ -45,8 +46,8 @@ def apply(store: RedisSessionStore) -> None:
 
     :param store: where the sessions are
     """
-    global _store, _ours, at_work
-    _store, at_work = store, RequestsAtWork(store)
+    global _store, _ours, at_work, serving
+    _store, at_work, serving = store, RequestsAtWork(store), lambda: None
     cls = type(session_store.application())
     cls.__call__ = _ours = _from_beginning_to_end(cls.__call__)
 
@@ -73,6 +74,7 @@ def _from_beginning_to_end(original: Any) -> Any:
         def start(status: str, headers: _Headers, *rest: Any) -> Any:
             return start_response(status, _sent(headers), *rest)
 
+        serving()
         counter.requests += 1
         outer = at_work.enter()
         try:

@@ -1,8 +1,9 @@
 """``odoo.service.server``: each process that serves keeps books, from its beginning to its end.
 
-* ``Worker.start`` begins a prefork worker. Its parent keeps none: it serves nothing.
+* ``Worker.start`` begins a prefork worker. Its parent keeps none: it serves nothing, and a thread
+  that a fork cuts off would keep its locks.
 * ``ThreadedServer.start`` and ``GeventServer.start`` begin the process itself.
-* A WSGI server or a shell makes no server of Odoo's: they begin when they have loaded a database.
+* A worker of another WSGI server begins with its first request.
 """
 
 import functools
@@ -22,13 +23,11 @@ from ..operation import Bookkeeper, Books, Process, Seen, metrics
 from ..operation.books import Figure
 from ..ormcache import COUNTERS
 from ..sessions import SESSION_COUNTERS, RedisSessionStore
-from . import registry
+from . import application, registry
 from .shape import ADDON, require_signature
 
 _SERVERS = {"Worker": 0, "ThreadedServer": 1, "GeventServer": 0}  # parameters of start
 _ROLES = {"WorkerHTTP": "web", "WorkerCron": "cron"}
-_COMMANDS = ("shell", "redis")
-_keeper: Bookkeeper | None = None
 books: Books
 metrics_token = ""
 
@@ -50,22 +49,18 @@ def apply(kept: Books, settings: Settings, sessions: RedisSessionStore | None) -
 
     :param sessions: where they are kept in Redis
     """
-    global _keeper, books, metrics_token
+    global books, metrics_token
     books, metrics_token = kept, settings.metrics_token or ""
     if metrics_token:
         from ..controllers import metrics as _route  # noqa: F401  # Odoo finds it by its class
     about = _About(settings, books.now)
     seen = (lambda: _by_database(sessions.seen())) if sessions else dict
-    _keeper = Bookkeeper(books, about.process, (session_figures, cache_figures), seen)
+    keeper = Bookkeeper(books, about.process, (session_figures, cache_figures), seen)
     for name in _SERVERS:
         kind = getattr(server, name)
-        kind.start = _keeping_books(kind.start, _keeper)
-
-
-def loaded() -> None:
-    """A database was loaded."""
-    if _keeper and server.server is None:
-        _keeper.start()
+        kind.start = _keeping_books(kind.start, keeper)
+    if sessions:
+        application.serving = keeper.start
 
 
 def _keeping_books(original: Any, keeper: Bookkeeper) -> Any:
@@ -110,8 +105,7 @@ class _About:
 
 
 def role() -> str:
-    """Of this process: "threaded", "web", "cron", "websocket", "wsgi", or "shell" and "redis" for
-    the commands of these names."""
+    """Of this process: "threaded", "web", "cron", "websocket", "wsgi"; "redis" of the command."""
     # A worker's thread is named by its class.
     for thread in threading.enumerate():
         words = thread.name.split()
@@ -123,8 +117,7 @@ def role() -> str:
         return "threaded"
     import odoo.cli
 
-    command = getattr(odoo.cli, "COMMAND", None)
-    return command if command in _COMMANDS else "wsgi"
+    return "redis" if getattr(odoo.cli, "COMMAND", None) == "redis" else "wsgi"
 
 
 def session_figures() -> dict[Figure, float]:

@@ -158,7 +158,6 @@ def _loaded(database: Any) -> None:
     """
     if not _installed or config["test_enable"]:
         return
-    bookkeeping.loaded()
     if _installed.sessions:
         request.check_again()
     problems = in_force.replaced(in_force.ORMCACHE)

@@ -13,6 +13,7 @@ from .books import ALIVE, GONE, Books, Figure, Process, Seen
 _logger = logging.getLogger(__name__)
 
 INTERVAL = 10.0  # seconds between two flushes
+LAST = 1.0  # seconds that the end of a process waits for its last flush at most
 REFUSED_PAUSE = 600.0  # seconds without a flush after Redis has refused one
 
 Figures = Callable[[], Mapping[Figure, float]]
@@ -22,7 +23,7 @@ Figures = Callable[[], Mapping[Figure, float]]
 class Bookkeeper:
     """Keeps the books of one process, from :meth:`start` to its end.
 
-    A forked process whose parent keeps books keeps its own, from zero.
+    A forked process begins at zero, and keeps books when it is told to.
 
     :param books: where
     :param describe: gives what is to be known of this process
@@ -47,7 +48,9 @@ class Bookkeeper:
         atexit.register(self.stop)
 
     def start(self) -> None:
-        """Begin, unless it has begun; returns at once."""
+        """Begin, unless it has begun; returns at once. Each request calls this."""
+        if self._thread is not None:
+            return
         with self._starting:
             if self._thread is None:
                 self._ended.clear()
@@ -64,7 +67,7 @@ class Bookkeeper:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._ended.set()
-            thread.join(INTERVAL)
+            thread.join(LAST)
 
     def flush(self) -> None:
         """Add what is new. What Redis did not take is added the next time."""
@@ -87,11 +90,9 @@ class Bookkeeper:
         self._added = self._sums()
 
     def _after_fork(self) -> None:
-        was_running, self._thread = self._thread is not None, None
+        self._thread = None  # it does not live on here
         self._sessions()  # its parent's
         self._begin()
-        if was_running:
-            self.start()
 
     def _sums(self) -> dict[Figure, float]:
         sums: dict[Figure, float] = {}

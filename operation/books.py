@@ -77,7 +77,7 @@ class Figure(NamedTuple):
 class Process:
     """A process of Odoo, as it says of itself.
 
-    :param role: "threaded", "web", "cron", "websocket", "wsgi", "shell" or "redis"
+    :param role: "threaded", "web", "cron", "websocket", "wsgi" or "redis"
     :param started: seconds since the epoch, by Redis' clock
     :param addon: version of this addon
     :param odoo: version of Odoo
@@ -154,7 +154,7 @@ class Books:
         told = asdict(process)
         seen = told.pop("seen")
         field_ = f"{process.host}:{process.pid}"
-        text = f"{seen:.0f} {json.dumps(told, separators=(',', ':'))}"
+        text = f"{seen:.3f} {json.dumps(told, separators=(',', ':'))}"
         self.server.evaluate(_REGISTER, self._nodes, GONE, MOST_PROCESSES, field_, text)
 
     def forget(self, *processes: Process) -> None:

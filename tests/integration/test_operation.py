@@ -245,6 +245,7 @@ def test_a_fork_begins_at_zero(read):
     pid = os.fork()
     if not pid:
         try:
+            keeper.start()
             done[Figure("done")] += 2
             keeper.stop()
             os.write(write_end, b"done")
