@@ -363,6 +363,7 @@ def test_a_refused_name_is_given_once(refusing, starts, wording, monkeypatch):
 def test_a_name_costs_one_question(refusing, starts):
     """And nothing else is asked to open a connection."""
     proxy = refusing("nothing", HANG_UP)
+    clients._nameless.clear()  # its port may have been that of another one
     client = make_client(urls.parse(proxy.url), half="sessions", timeout=1.0)
     begin(1.0)
     client.ask("EXISTS", "key")
