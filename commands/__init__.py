@@ -1,4 +1,4 @@
-"""What ``odoo redis`` does: a module for each subcommand, which it runs as the server would.
+"""The subcommands of ``odoo redis``, a module each, which work as the server would.
 
 A subcommand is a module with a docstring, of which the first line is its help, a list of examples,
 `arguments` and `run`. Its exit code is 0 when all is well, 1 when it found something wrong or could

@@ -1,4 +1,4 @@
-"""What subcommands work with: the settings in force, and both halves as the server has them."""
+"""The settings in force for a subcommand, and both halves as the server has them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from odoo.tools import config
 from ..config import Settings
 from ..exceptions import ConfigurationError
 from ..http_patch.install import make_remote_tier, make_session_store
-from ..operation import Books, Process
-from ..operation.books import ALIVE, Figure
+from ..operation import Books
+from ..operation.books import Figure
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -76,11 +76,6 @@ class Context(contextlib.AbstractContextManager["Context"]):
     @cached_property
     def books(self) -> Books:
         return Books(self.server, self.settings.prefix)
-
-    def alive(self) -> list[Process]:
-        """Processes that were seen a moment ago."""
-        now = self.books.now()
-        return [found for found in self.books.processes() if now - found.seen < ALIVE]
 
     def figures(self) -> dict[Figure, float]:
         """Sums of all nodes that were seen within a day."""

@@ -19,6 +19,7 @@ from cryptography import x509
 from odoo.tools import config
 
 from ..connection import RedisServer
+from ..connection.clock import TOLERATED
 from ..exceptions import ConfigurationError, Error, RedisUnavailableError
 from ..url import RedisURL, parse
 from .context import Context
@@ -28,7 +29,6 @@ OK, WARN, FAIL = "OK", "WARN", "FAIL"
 PINGS = 1_000
 PING_SECONDS = 5.0  # for all of them
 SLOW, VERY_SLOW = 0.005, 0.050  # seconds: an answer of a network nearby takes less
-SKEW = 5.0  # seconds between two clocks
 CERTIFICATE_DAYS = 21
 FULL = 0.9  # of maxmemory
 CONNECT = 3.0  # seconds
@@ -73,18 +73,18 @@ def examine(context: Context, pings: int = PINGS) -> Iterator[Finding]:
         remote, url = context.remote, settings.ormcache_url or settings.url
         check = f"{settings.prefix}:ormcache:check"
         halves.append(("ormcache", remote.server, url, False, lambda: remote.check(check)))
-    reached = []
+    has_books = False  # whether the first one, where they are, is reached
     for name, server, text, durable, use in halves:
         subject = f"Redis of {name}"
         findings = list(_usable(subject, server, durable=durable, use=use))
         yield from findings
         if not any(finding.level == FAIL for finding in findings):
-            reached.append(name)
+            has_books |= server is context.server
             yield from _latency(subject, server, f"{settings.prefix}:doctor", pings)
-            yield from _clock(subject, server)
+            yield _clock(subject, server)
             yield from _memory(subject, server)
         yield from _certificates(subject, parse(text))
-    if halves and halves[0][0] in reached:
+    if has_books:
         yield from _nodes(context)
     yield from _odoo(context)
 
@@ -126,12 +126,9 @@ def _latency(subject: str, server: RedisServer, key: str, pings: int) -> Iterato
         f"{len(took)} answers, median {median * 1e3:.2f} ms, 99 % within {tail * 1e3:.2f} ms: "
         + _histogram(took)
     )
-    if median > SLOW or tail > VERY_SLOW:
-        yield Finding(
-            WARN, f"{subject}, latency", told, "a Redis nearer to the nodes, or less busy"
-        )
-    else:
-        yield Finding(OK, f"{subject}, latency", told)
+    is_fast = median <= SLOW and tail <= VERY_SLOW
+    todo = "a Redis nearer to the nodes, or less busy"
+    yield _either(is_fast, f"{subject}, latency", told, told, todo)
 
 
 def _histogram(took: list[float]) -> str:
@@ -148,13 +145,13 @@ def _histogram(took: list[float]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _clock(subject: str, server: RedisServer) -> Iterator[Finding]:
+def _clock(subject: str, server: RedisServer) -> Finding:
     skew = server.clock.now() - time.time()
-    if abs(skew) > SKEW:
-        told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this node's"
-        yield Finding(WARN, f"{subject}, clock", told, "NTP on both; sessions go by that of Redis")
-    else:
-        yield Finding(OK, f"{subject}, clock", "as this node's")
+    return _either(
+        abs(skew) <= TOLERATED, f"{subject}, clock", "as this node's",
+        f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this node's",
+        "NTP on both; sessions go by that of Redis",
+    )  # fmt: skip
 
 
 def _memory(subject: str, server: RedisServer) -> Iterator[Finding]:
@@ -165,15 +162,12 @@ def _memory(subject: str, server: RedisServer) -> Iterator[Finding]:
     text = answer.decode(errors="replace") if isinstance(answer, bytes) else ""
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
-    told = f"{used / 2**20:.0f} MB used"
-    if most and used > FULL * most:
-        yield Finding(
-            WARN, f"{subject}, memory", f"{told} of {most / 2**20:.0f}",
-            "a higher maxmemory: where it is full, sessions are refused, or evicted",
-        )  # fmt: skip
-    else:
-        limit = f"of {most / 2**20:.0f}" if most else "without a limit of its own"
-        yield Finding(OK, f"{subject}, memory", f"{told} {limit}")
+    limit = f"of {most / 2**20:.0f}" if most else "without a limit of its own"
+    told = f"{used / 2**20:.0f} MB used {limit}"
+    yield _either(
+        not most or used <= FULL * most, f"{subject}, memory", told, told,
+        "a higher maxmemory: where it is full, sessions are refused, or evicted",
+    )  # fmt: skip
 
 
 def _certificates(subject: str, url: RedisURL) -> Iterator[Finding]:
@@ -187,11 +181,8 @@ def _certificates(subject: str, url: RedisURL) -> Iterator[Finding]:
             yield Finding(WARN, f"{subject}, certificate", f"{host}:{port} shows none: {error}")
             continue
         told = f"that of {host}:{port} ends in {days} days"
-        if days < CERTIFICATE_DAYS:
-            level = FAIL if days < 0 else WARN
-            yield Finding(level, f"{subject}, certificate", told, "renew it")
-        else:
-            yield Finding(OK, f"{subject}, certificate", told)
+        is_good, level = days >= CERTIFICATE_DAYS, FAIL if days < 0 else WARN
+        yield _either(is_good, f"{subject}, certificate", told, told, "renew it", level)
 
 
 def _days_left(host: str, port: int, url: RedisURL) -> int:
@@ -208,8 +199,8 @@ def _days_left(host: str, port: int, url: RedisURL) -> int:
 
 
 def _nodes(context: Context) -> Iterator[Finding]:
-    """What the processes say of themselves."""
-    alive = context.alive()
+    """Whether the processes say the same of themselves."""
+    alive = context.books.alive()
     hosts = sorted({process.host for process in alive})
     if not alive:
         yield Finding(
@@ -219,19 +210,19 @@ def _nodes(context: Context) -> Iterator[Finding]:
         return
     yield Finding(OK, "nodes", f"{len(alive)} processes on {', '.join(hosts)}")
     for name in sorted({name for process in alive for name in process.settings}):
-        yield from _alike(
+        yield _alike(
             f"setting {name}", {process.host: process.settings.get(name) for process in alive},
             FAIL, "set it alike on all nodes, and restart them",
         )  # fmt: skip
     versions = {process.host: process.addon for process in alive}
-    yield from _alike("version of the addon", versions, WARN, "finish the deployment")
+    yield _alike("version of the addon", versions, WARN, "finish the deployment")
     for database in sorted({name for process in alive for name in process.fingerprints}):
         codes = {
             process.host: process.fingerprints[database]
             for process in alive
             if database in process.fingerprints
         }
-        yield from _alike(
+        yield _alike(
             f"code for {database}", codes, WARN,
             "cached values are shared between nodes with the same code only: finish the "
             "deployment, or compare what each logs with --log-handler "
@@ -245,40 +236,43 @@ def _nodes(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _alike(subject: str, by_host: dict[str, Any], level: str, todo: str) -> Iterator[Finding]:
+def _alike(subject: str, by_host: dict[str, Any], level: str, todo: str) -> Finding:
     """Whether all nodes say the same."""
-    if len({str(value) for value in by_host.values()}) > 1:
-        told = ", ".join(f"{host}: {value}" for host, value in sorted(by_host.items()))
-        yield Finding(level, subject, f"differs: {told}", todo)
-    else:
-        yield Finding(OK, subject, "the same on all nodes")
+    told = ", ".join(f"{host}: {value}" for host, value in sorted(by_host.items()))
+    is_alike = len({str(value) for value in by_host.values()}) <= 1
+    return _either(is_alike, subject, "the same on all nodes", f"differs: {told}", todo, level)
 
 
 def _odoo(context: Context) -> Iterator[Finding]:
     """Settings of Odoo that several nodes need."""
-    if config["proxy_mode"]:
-        yield Finding(OK, "proxy_mode", "on")
-    else:
-        yield Finding(
-            WARN, "proxy_mode", "off: all visitors seem to come from the load balancer",
-            "proxy_mode = True, and a firewall that lets nobody else at the nodes",
-        )  # fmt: skip
-    if config["list_db"]:
-        yield Finding(
-            WARN, "list_db", "on: anybody may see the names of databases, and try to manage them",
-            "list_db = False",
-        )  # fmt: skip
-    else:
-        yield Finding(OK, "list_db", "off")
-    if config["dbfilter"] or len(config["db_name"]) == 1:
-        yield Finding(OK, "dbfilter", "says which database a request is for")
-    else:
-        yield Finding(
-            WARN, "dbfilter", "is empty: a request without a session has to choose a database",
-            "dbfilter = ^%d$, or one db_name",
-        )  # fmt: skip
-    if not context.settings.secret and len(config["db_name"]) != 1:
+    databases = config["db_name"]
+    yield _either(
+        config["proxy_mode"], "proxy_mode", "on",
+        "off: all visitors seem to come from the load balancer",
+        "proxy_mode = True, and a firewall that lets nobody else at the nodes",
+    )  # fmt: skip
+    yield _either(
+        not config["list_db"], "list_db", "off",
+        "on: anybody may see the names of databases, and try to manage them", "list_db = False",
+    )  # fmt: skip
+    yield _either(
+        config["dbfilter"] or len(databases) == 1, "dbfilter",
+        "says which database a request is for",
+        "is empty: a request without a session has to choose a database",
+        "dbfilter = ^%d$, or one db_name",
+    )  # fmt: skip
+    if not context.settings.secret and len(databases) != 1:
         yield Finding(
             WARN, "secret", "is not set, and several databases are served",
             "secret in [redis], the same on all nodes: openssl rand -hex 32",
         )  # fmt: skip
+
+
+def _either(
+    is_good: object, subject: str, good: str, bad: str, todo: str, level: str = WARN
+) -> Finding:
+    """One of two findings.
+
+    :param level: of the bad one
+    """
+    return Finding(OK, subject, good) if is_good else Finding(level, subject, bad, todo)

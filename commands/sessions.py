@@ -72,7 +72,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
 
 
 def _wrong(context: Context, options: argparse.Namespace) -> str:
-    """What is wrong with the options; "" if nothing is."""
+    """An error in the options; "" where there is none."""
     if context.sessions is None:
         return "session = false: sessions are not in Redis"
     if not (options.database or options.identifier):

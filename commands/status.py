@@ -51,7 +51,7 @@ def collect(context: Context) -> dict[str, Any]:
         "redis": context.server.shown_url,
         "prefix": context.settings.prefix,
         "now": now,
-        "processes": [asdict(process) for process in context.alive()],
+        "processes": [asdict(process) for process in context.books.alive()],
         "databases": {
             name: {**_sessions(context, name), **sums}
             for name, sums in sorted(by_database.items())

@@ -1,7 +1,7 @@
 """Compute what processes with this code will look for, before they serve.
 
 It shows itself pages: as a visitor those of the website, as users those behind their menus, one
-user for each set of groups and language. What that computes goes to Redis, where each process with
+user for each set of groups and language. The values go to Redis, where each process with
 the same code finds it. Run it on a node that is out of service, with the new code, before the node
 comes back. Nothing is saved that a visitor's own request would not save, and no device is listed.
 """
@@ -189,7 +189,7 @@ class _Database:
         forget_hashes(self.registry)
 
     def sent(self) -> dict[str, Any]:
-        """What this process has put in Redis by now."""
+        """The values that this process has put in Redis by now."""
         from ..ormcache import COUNTERS
 
         self._outbox.flush()
@@ -202,7 +202,7 @@ class _Database:
 
 
 def _screen(action: Any) -> list[Step]:
-    """What the web client asks for to show an action."""
+    """The requests by which the web client shows an action."""
     views = [(view_id or False, kind) for view_id, kind in action.views]
     views.append((action.search_view_id.id or False, "search"))
     model = action.res_model

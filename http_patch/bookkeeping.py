@@ -22,6 +22,7 @@ from ..config import Settings
 from ..operation import Bookkeeper, Books, Process, Seen, metrics
 from ..operation.books import Figure
 from ..ormcache import COUNTERS
+from ..ormcache.policy import method_name
 from ..sessions import SESSION_COUNTERS, RedisSessionStore
 from . import application, registry
 from .shape import ADDON, require_signature
@@ -73,7 +74,7 @@ def _keeping_books(original: Any, keeper: Bookkeeper) -> Any:
 
 
 class _About:
-    """What this process says of itself."""
+    """The facts that this process gives of itself."""
 
     def __init__(self, settings: Settings, now: Any) -> None:
         self._now = now
@@ -121,7 +122,7 @@ def role() -> str:
 
 
 def session_figures() -> dict[Figure, float]:
-    """What sessions did here, by database."""
+    """Figures of sessions here, by database."""
     sums: dict[Figure, float] = {}
     for database, counter in SESSION_COUNTERS.copy().items():
         sums[Figure("requests", database)] = counter.requests
@@ -132,10 +133,10 @@ def session_figures() -> dict[Figure, float]:
 
 
 def cache_figures() -> dict[Figure, float]:
-    """What the ormcache did here, by database and method."""
+    """Figures of the ormcache here, by database and method."""
     sums: dict[Figure, float] = {}
     for (database, function), counter in _COUNTERS.copy().items():
-        method = f"{function.__module__}.{function.__qualname__}"
+        method = method_name(function)
         sums[Figure("cache_hits", database, method)] = counter.hit
         sums[Figure("cache_misses", database, method)] = counter.miss
     for (database, method), shared in COUNTERS.copy().items():

@@ -32,6 +32,7 @@ from odoo.tools.set_expression import SetDefinitions, Union
 from ..codec.value import decode, encode, register, register_key
 from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from ..ormcache import ValueCodec
+from ..ormcache.policy import method_name
 from .generations import Rules
 from .shape import require, require_source
 
@@ -71,7 +72,7 @@ def codecs() -> dict[str, ValueCodec]:
         (ir_model.IrModelAccess._get_access_groups, ValueCodec(_encode_union, _decode_union)),
     ):
         if cache := getattr(method, "__cache__", None):  # not there with --dev=xml
-            found[f"{cache.method.__module__}.{cache.method.__qualname__}"] = codec
+            found[method_name(cache.method)] = codec
     return found
 
 

@@ -8,6 +8,7 @@ from odoo.service import server
 from odoo.tools.cache import _COUNTERS, _logger
 
 from ..ormcache import COUNTERS, Counter
+from ..ormcache.policy import method_name
 from .shape import require_signature
 
 _COLUMNS = (
@@ -33,7 +34,7 @@ def figures() -> dict[str, dict[str, tuple[int, Counter]]]:
     moment, not of one moment.
     """
     hits = {
-        (database, f"{method.__module__}.{method.__qualname__}"): counter.hit
+        (database, method_name(method)): counter.hit
         for (database, method), counter in _COUNTERS.copy().items()
     }
     found: dict[str, dict[str, tuple[int, Counter]]] = {}

@@ -154,12 +154,9 @@ _told: dict[str, bytes] = {}  # the fingerprint in the log, by database
 
 def fingerprints() -> dict[str, str]:
     """Of the code with which this process shares cached values, by database."""
-    shared = {name: vars(registry).get(_SHARED) for name, registry in _registries().items()}
+    databases = Registry.registries.snapshot
+    shared = {name: vars(registry).get(_SHARED) for name, registry in databases.items()}
     return {name: str(found.code) for name, found in shared.items() if found and found.code}
-
-
-def _registries() -> dict[str, Any]:
-    return dict(Registry.registries.items())
 
 
 # -- the patches -----------------------------------------------------------------------------------

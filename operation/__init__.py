@@ -1,4 +1,4 @@
-"""What is known of all nodes: processes, counters and sessions, and the history of a day.
+"""Processes, counters and sessions of all nodes, and the history of a day.
 
 Each process counts in memory; a thread adds what is new to Redis every few seconds. Nothing of it
 is on a request's path, holds a secret or a sid, or lives in Redis for good. A Redis that is away

@@ -70,7 +70,7 @@ class Bookkeeper:
             thread.join(LAST)
 
     def flush(self) -> None:
-        """Add what is new. What Redis did not take is added the next time."""
+        """Add what is new. A later flush adds figures that Redis did not take."""
         current = self._sums()
         amounts = {
             figure: amount

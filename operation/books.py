@@ -66,7 +66,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 
 
 class Figure(NamedTuple):
-    """What is counted: of a database ("" for none), and of one of its cached methods or none."""
+    """A figure that is counted: of a database ("" for none), and of a cached method or none."""
 
     name: str
     database: str = ""
@@ -176,6 +176,14 @@ class Books:
                 continue
         return sorted(found, key=lambda process: (process.host, process.pid))
 
+    def alive(self) -> list[Process]:
+        """Those that were seen a moment ago."""
+        return [process for process in self.processes() if self.is_alive(process)]
+
+    def is_alive(self, process: Process) -> bool:
+        """Whether it was seen a moment ago."""
+        return self.now() - process.seen < ALIVE
+
     def counters(self, host: str) -> dict[Figure, float]:
         """The sums of a node."""
         found = {}
@@ -216,8 +224,5 @@ class Books:
         self.server.evaluate(_ADD, key, ttl, most, *arguments)
 
     def _hash(self, key: str) -> dict[str, str]:
-        answer = self.server.execute("HGETALL", key)
-        if isinstance(answer, dict):
-            answer = [part for item in answer.items() for part in item]
-        parts = [part.decode(errors="replace") for part in answer]
+        parts = [part.decode(errors="replace") for part in self.server.execute("HGETALL", key)]
         return dict(zip(parts[::2], parts[1::2], strict=True))

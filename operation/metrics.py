@@ -1,7 +1,7 @@
-"""What the books say, in the metrics of Prometheus.
+"""The content of the books, in the metrics of Prometheus.
 
 A collector over the sums in Redis: they outlive the processes that counted. `prometheus_client` is
-needed by who has metrics on, and by nobody else.
+needed where metrics are on, and nowhere else.
 
 A label holds a node, a database, a role or a method, never a user or a session.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..exceptions import ConfigurationError, RedisUnavailableError, WrongTypeError
-from .books import ALIVE, Books, Figure
+from .books import Books, Figure, Process
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -84,14 +84,15 @@ class _Collector:
 
         up = GaugeMetricFamily(f"{_PREFIX}_up", "Whether Redis answers.")
         try:
-            found = [*self._processes(), *self._counters()]
+            processes = self._books.processes()
+            found = [self._alive(processes), *self._counters(processes)]
         except (RedisUnavailableError, WrongTypeError):
             found = []
         up.add_metric([], float(bool(found)))
         yield up
         yield from found
 
-    def _processes(self) -> Iterator[Metric]:
+    def _alive(self, processes: list[Process]) -> Metric:
         from prometheus_client.core import GaugeMetricFamily
 
         alive = GaugeMetricFamily(
@@ -100,18 +101,17 @@ class _Collector:
             labels=["node", "role"],
         )
         counts: dict[tuple[str, str], int] = {}
-        now = self._books.now()
-        for process in self._books.processes():
+        for process in processes:
             key = process.host, process.role
-            counts[key] = counts.get(key, 0) + (now - process.seen < ALIVE)
+            counts[key] = counts.get(key, 0) + self._books.is_alive(process)
         for labels, count in sorted(counts.items()):
             alive.add_metric(labels, count)
-        yield alive
+        return alive
 
-    def _counters(self) -> Iterator[Metric]:
+    def _counters(self, processes: list[Process]) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
-        nodes = sorted({process.host for process in self._books.processes()})
+        nodes = sorted({process.host for process in processes})
         sums = {node: self._books.counters(node) for node in nodes}
         for name, (metric, told) in _COUNTERS.items():
             family = CounterMetricFamily(f"{_PREFIX}_{metric}", told, labels=["node", "database"])

@@ -114,6 +114,11 @@ def reason_to_stay_local(method: Callable[..., Any]) -> str | None:
     return None
 
 
+def method_name(function: Callable[..., Any]) -> str:
+    """Module and qualified name of a cached method: the same in every process."""
+    return f"{function.__module__}.{function.__qualname__}"
+
+
 class Method:
     """A cached method, and what this process learned of it.
 
@@ -138,7 +143,7 @@ class Method:
     )
 
     def __init__(self, method: Callable[..., Any]) -> None:
-        self.name = f"{method.__module__}.{method.__qualname__}"
+        self.name = method_name(method)
         self.of_request = getattr(method, "__name__", "") in REQUEST_METHODS
         self.holds_places = getattr(method, "__name__", "") in PLACE_METHODS
         parameters = list(inspect.signature(method).parameters)

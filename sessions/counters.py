@@ -1,4 +1,4 @@
-"""What the sessions of this process did, per database; "" where that is not known, or none."""
+"""Figures of the sessions of this process, per database; "" where that is not known, or none."""
 
 from collections import defaultdict
 from dataclasses import dataclass

@@ -188,7 +188,7 @@ class RedisSessionStore(SessionStore):
         if end <= now and self._delete_after(end, place, record):
             return self.new()
         SESSION_COUNTERS[record.data.get("db") or ""].read += 1
-        self._see(sid, record)
+        self._see(sid, record, now)
         if record.superseded:
             self._shift_deletion(record.data, -self._skew())
         return read_session(self.session_class, record, sid)
@@ -398,10 +398,10 @@ class RedisSessionStore(SessionStore):
         seen, self._seen = self._seen, {}
         return seen
 
-    def _see(self, sid: str, record: SessionRecord) -> None:
+    def _see(self, sid: str, record: SessionRecord, now: float) -> None:
         database, uid = record.data.get("db"), record.data.get("uid")
         if database and uid and len(self._seen) < MOST_SEEN:
-            self._seen[sid[:IDENTIFIER_LENGTH]] = database, uid, self.now()
+            self._seen[sid[:IDENTIFIER_LENGTH]] = database, uid, now
 
     # -- for addons that know of files ------------------------------------------------------------
 
@@ -457,7 +457,7 @@ class RedisSessionStore(SessionStore):
             how = scripts.KEEP
         if outcome == scripts.SAVED:
             SESSION_COUNTERS[session.db or ""].saved += 1
-            self._see(session.sid, record)
+            self._see(session.sid, record, record.seen)
         return outcome
 
     def _rotate_hard(self, session: Any, env: Any) -> None:

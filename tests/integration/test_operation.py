@@ -38,11 +38,6 @@ def sums(read, name):
     return dict(found)
 
 
-def alive(read):
-    now = read.now()
-    return [process for process in read.processes() if now - process.seen < books.ALIVE]
-
-
 def ask(node, count):
     """So many requests for a page that needs no session, at a time."""
 
@@ -62,7 +57,7 @@ def test_nothing_is_lost_where_workers_come_and_go(make_node, own_redis, read, d
         for limit in (20, 65536)
     ]
     start_all(*nodes)
-    until(lambda: len(alive(read)) >= 4, "that four workers say so", LATE)
+    until(lambda: len(read.alive()) >= 4, "that four workers say so", LATE)
     browser = Browser(database)
     browser.login(nodes[0])
     logged = [node.log.read_text().count(" HTTP/1.1") for node in nodes]
@@ -83,7 +78,7 @@ def test_nothing_is_lost_where_workers_come_and_go(make_node, own_redis, read, d
     assert 0 <= asked_at_start <= sum(logged) + 40
     assert sums(read, "sessions_read")[database] >= 20
     # Each has said so; but Odoo ends the evented one at once.
-    assert {process.role for process in alive(read)} <= {"websocket"}
+    assert {process.role for process in read.alive()} <= {"websocket"}
 
 
 def test_a_killed_worker_takes_nothing_away(make_node, own_redis, read, database):
@@ -93,7 +88,7 @@ def test_a_killed_worker_takes_nothing_away(make_node, own_redis, read, database
     browser.login(node)
     until(lambda: sums(read, "sessions_saved").get(database), "the first figures", LATE)
     before = sums(read, "sessions_read").get(database, 0)
-    for process in alive(read):
+    for process in read.alive():
         if process.role == "web":
             os.kill(process.pid, signal.SIGKILL)
     killed = time.time()
@@ -123,16 +118,16 @@ def test_each_process_says_what_it_is(make_node, own_redis, read, database):
     start_all(*nodes)
     Browser(database).login(nodes[0])
     wanted = {"threaded", "web", "cron", "websocket"}
-    until(lambda: {process.role for process in alive(read)} == wanted, "all roles", 2 * LATE)
-    until(lambda: any(process.fingerprints for process in alive(read)), "the code", LATE)
-    for process in alive(read):
+    until(lambda: {process.role for process in read.alive()} == wanted, "all roles", 2 * LATE)
+    until(lambda: any(process.fingerprints for process in read.alive()), "the code", LATE)
+    for process in read.alive():
         assert (process.host, process.odoo) == (HOST, release.version)
         assert process.addon == "19.0.1.0.0"
         assert process.settings["session"]
         assert 0 < process.started <= process.seen
     [code] = {
         process.fingerprints[database]
-        for process in alive(read)
+        for process in read.alive()
         if database in process.fingerprints
     }
     assert f"processes of fingerprint {code}" in nodes[0].log.read_text()
