@@ -205,7 +205,9 @@ def attach(shared: SharedOrmcache, registry: Any, cursor: Any) -> Connection:
     """The same, made if need be: another one when the check of the signals loaded the registry."""
     found: Connection | None = vars(cursor).get(_CONNECTION)
     if found is None or found.registry is not registry:
-        found = Connection(shared, registry, cursor)
+        before, found = found, Connection(shared, registry, cursor)
+        if before:
+            found.transaction.take_over(before.transaction, _keys)
         setattr(cursor, _CONNECTION, found)
         if LOOKUPS in cursor.cache:
             cursor.cache[LOOKUPS].transaction = found.transaction
@@ -293,6 +295,11 @@ def _containers(keys: Iterable[str]) -> set[str]:
     keys = set(keys)
     groups = _CACHES_BY_KEY.values() if REGISTRY in keys else map(_CACHES_BY_KEY.get, keys)
     return {name for group in groups for name in group or ()}
+
+
+def _keys(containers: set[str]) -> list[str]:
+    """The keys that clear nothing but these containers."""
+    return [key for key, group in _CACHES_BY_KEY.items() if containers.issuperset(group)]
 
 
 def has_pending_changes(cursor: Any) -> bool:

@@ -268,6 +268,21 @@ class Transaction:
         if self._layers.view.invalidated:
             self._signal_again.update(keys)
 
+    def take_over(
+        self, before: "Transaction", keys_of: Callable[[set[str]], Iterable[str]]
+    ) -> None:
+        """Go on for another registry's transaction on the same cursor: what that one has changed is
+        not committed yet, and nobody tells it of savepoints any more.
+
+        :param keys_of: the keys that clear some containers
+        """
+        before._drop_values()
+        if before.has_changed:
+            self.changed()
+        if invalidated := before._layers.view.invalidated:
+            self.invalidate(invalidated)
+            self._signal_again.update(keys_of(invalidated))
+
     def savepoint_begun(self, name: str) -> None:
         self._layers.begin(name)
 

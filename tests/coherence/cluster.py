@@ -242,6 +242,7 @@ class Open:
         self.own = {}  # versions it wrote
         self.earlier = set()  # and replaced, which it may see until it clears
         self.uncleared = set()  # keys it has to clear yet
+        self.cleared = []  # the registries whose caches it cleared
         self.savepoints = []
 
     def about_to_run(self):
@@ -257,7 +258,7 @@ class Open:
 
     def went_on(self):
         """It was committed: what follows is another transaction."""
-        self.own, self.earlier, self.early = {}, set(), set()
+        self.own, self.earlier, self.early, self.cleared = {}, set(), set(), []
         self.floor = self.snapshot = self.first_snapshot = None
         self.floor_of_worker = self.worker.floor
 
@@ -607,6 +608,7 @@ class Cluster(LateSignals):
         else:
             opened.registry.clear_cache(key)
             opened.uncleared.discard(key)
+        opened.cleared.append(opened.registry)
         flagged = opened.worker.flagged[opened.thread]
         if not any(registry is opened.registry for registry in flagged):
             flagged.append(opened.registry)
@@ -641,16 +643,18 @@ class Cluster(LateSignals):
         if opened.early:  # the addon signals these again
             self.world.signal(opened.early, opened.own)
             self.passed()
-        for name, version in opened.own.items():
-            for container in _CACHES_BY_KEY[KEY_OF[name]]:
-                worker.committed[container, name] = version
+        # As in stock Odoo, a registry that took another one's place learns it by the signal.
+        if all(registry is worker.registry for registry in opened.cleared):
+            for name, version in opened.own.items():
+                for container in _CACHES_BY_KEY[KEY_OF[name]]:
+                    worker.committed[container, name] = version
         opened.went_on()
 
     def rollback(self, opened, *, reset):
         self._act_for(opened, queries=False)
         opened.cursor.rollback()
         opened.own, opened.uncleared, opened.savepoints = {}, set(), []
-        opened.earlier, opened.early = set(), set()
+        opened.earlier, opened.early, opened.cleared = set(), set(), []
         if reset:
             for registry in opened.worker.flagged[opened.thread]:
                 registry.reset_changes()

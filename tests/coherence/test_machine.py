@@ -793,6 +793,40 @@ def a_cursor_of_nobodys(cluster):
     serve(cluster, two, D1)
 
 
+def a_registry_in_place_of_another(cluster, to_savepoint=False):
+    """A cursor that goes on with it sees what it wrote; what it undoes is nowhere."""
+    one, two, threads = cluster.workers
+    opened = cluster.begin(threads, 0, "bare")
+    if to_savepoint:
+        cluster.savepoint(opened)
+    cluster.write(opened, "d1", clear=not to_savepoint)
+    if to_savepoint:
+        cluster.read(opened, D1)
+    other = cluster.begin(one, 0, "request")
+    cluster.clear(other, "registry")
+    cluster.commit(other)
+    cluster.finish(other)
+    cluster.signal(one, 0)
+    serve(cluster, two, D1)
+    cluster.check(threads, 1)
+    serve(cluster, threads, ("default", "d2"), thread=1)  # fetches the hash
+    opened.registry = threads.registry
+    cluster.read(opened, ("stable", "s1") if to_savepoint else D1)
+    if to_savepoint:
+        cluster.end_savepoint(opened, rollback=True)
+        cluster.read(opened, D1)
+    cluster.commit(opened)
+    cluster.finish(opened)
+    serve(cluster, threads, D1, SUMMARY, thread=1)
+    cluster.signal(threads, 0)
+    serve(cluster, two, D1, SUMMARY)
+
+
+def a_savepoint_and_another_registry(cluster):
+    """The same, when it goes back to a savepoint that the other one knows."""
+    a_registry_in_place_of_another(cluster, to_savepoint=True)
+
+
 def a_failure_after_a_commit(cluster):
     """A committed change is signalled, though Odoo forgets to."""
     one, two, _threads = cluster.workers
@@ -823,6 +857,8 @@ SCENARIOS = [
     a_commit_of_nothing,
     a_replica_that_lags,
     a_cursor_of_nobodys,
+    a_registry_in_place_of_another,
+    a_savepoint_and_another_registry,
     a_failure_after_a_commit,
     an_early_signal,
     a_swapped_value,
@@ -1057,6 +1093,11 @@ def edits_ignored(patch):
     patch.setattr(SharedOrmcache, "_any_edited", lambda *_args: False)
 
 
+def forgotten_by_another_registry(patch):
+    """A registry that takes another one's place knows nothing of its transactions."""
+    patch.setattr(Transaction, "take_over", lambda *_args: None)
+
+
 BUGS = [
     tables_ignored,
     snapshots_ignored,
@@ -1082,6 +1123,7 @@ BUGS = [
     replicas_lead,
     core_decides_what_to_clear,
     edits_ignored,
+    forgotten_by_another_registry,
 ]
 
 

@@ -294,7 +294,7 @@ def test_a_server_that_repeats_a_password_is_not_quoted(tmp_path):
 
 def test_a_user_with_the_documented_rule_is_enough(tmp_path, redis):
     """Nothing is asked that it may not, and refused: the server's own list has no entry."""
-    add_user(redis, USER, PASSWORD, access_rule())
+    add_user(redis, USER, PASSWORD, f"{access_rule()} {access_rule('for books')}")
     redis.cli("ACL", "LOG", "RESET")
     url = as_user(redis.url, USER, PASSWORD)
     assert warnings(start(tmp_path, {"url": url})) == []
@@ -302,6 +302,13 @@ def test_a_user_with_the_documented_rule_is_enough(tmp_path, redis):
     optional = {"info", "config|get", "client|setname"}
     assert optional.intersection(refused) == optional
     assert refused.count("reason") == len(optional)
+
+
+def test_a_user_who_may_keep_no_books_is_told_so_once(tmp_path, redis):
+    """All else works."""
+    add_user(redis, USER, PASSWORD, access_rule())
+    [line] = warnings(start(tmp_path, {"url": as_user(redis.url, USER, PASSWORD)}))
+    assert "No books are kept of this process" in line
 
 
 # -- TLS -----------------------------------------------------------------------------------------
