@@ -146,6 +146,8 @@ def cache_figures() -> dict[Figure, float]:
         sums[Figure("cache_seconds_spent", database, method)] = shared.spent
         sums[Figure("cache_published", database, method)] = shared.published
         sums[Figure("cache_rejected", database, method)] = shared.rejected
+        sums[Figure("cache_verified", database, method)] = shared.verified
+        sums[Figure("cache_wrong", database, method)] = shared.wrong
         sums[Figure("cache_bytes_read", database, method)] = shared.bytes_in
         sums[Figure("cache_bytes_sent", database, method)] = shared.bytes_out
     return sums

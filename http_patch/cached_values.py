@@ -66,10 +66,16 @@ def apply() -> None:
 
 def codecs() -> dict[str, ValueCodec]:
     """The methods whose values need a codec of their own, by module and qualified name."""
-    found = {PAGE: ValueCodec(_encode_page, _decode_page)}
+    found = {PAGE: ValueCodec(_encode_page, _decode_page, identity=None)}
     for method, codec in (
-        (ir_qweb.IrQweb._generate_code_cached, ValueCodec(_encode_template, _decode_template)),
-        (ir_model.IrModelAccess._get_access_groups, ValueCodec(_encode_union, _decode_union)),
+        (
+            ir_qweb.IrQweb._generate_code_cached,
+            ValueCodec(_encode_template, _decode_template, _code),
+        ),
+        (
+            ir_model.IrModelAccess._get_access_groups,
+            ValueCodec(_encode_union, _decode_union, _union_key),
+        ),
     ):
         if cache := getattr(method, "__cache__", None):  # not there with --dev=xml
             found[method_name(cache.method)] = codec
@@ -143,6 +149,10 @@ def _encode_union(value: Any) -> bytes:
     if type(value) is not Union or not all(type(i) is int or i == "*" for i in ids):
         raise NotShareableError("a union of unknown groups")
     return encode(value.key)
+
+
+def _union_key(value: Any) -> Any:
+    return value.key
 
 
 def _decode_union(model: Any, data: bytes) -> Any:
@@ -246,6 +256,13 @@ def _encode_template(value: Any) -> bytes:
     if type(made_by) is not FunctionType or made_by.__closure__ or made_by.__defaults__:
         raise NotShareableError("a template that could not be compiled")
     return encode((marshal.dumps(made_by.__code__), name, options))
+
+
+def _code(value: Any) -> Any:
+    """Functions are made of it; as it is dumped, equal code may differ."""
+    functions, name, options = value
+    made_by = functions[name].__globals__.get("generate_functions")
+    return getattr(made_by, "__code__", None), name, options
 
 
 def _decode_template(model: Any, data: bytes) -> Any:

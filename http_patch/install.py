@@ -12,7 +12,7 @@ from ..config import Settings
 from ..connection import RedisServer
 from ..exceptions import RedisUnavailableError, ReplacedError, UnsupportedOdooError
 from ..operation import Books
-from ..ormcache import Outbox, RemoteTier, SharedOrmcache
+from ..ormcache import Outbox, RemoteTier, Sampling, SharedOrmcache
 from ..sessions import RedisSessionStore, ServerSecrets
 from . import (
     STOPS,
@@ -29,6 +29,7 @@ from . import (
     registry,
     request,
     session_store,
+    verification,
     warm_up,
     websocket,
 )
@@ -59,6 +60,7 @@ class Installed:
 
     :param sessions: None where sessions stay in files
     :param remote: None where the ormcache stays local, as is ``outbox``
+    :param sampling: of the values that are computed again
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -66,6 +68,7 @@ class Installed:
         self.sessions: RedisSessionStore | None = None
         self.remote: RemoteTier | None = None
         self.outbox: Outbox | None = None
+        self.sampling = Sampling(settings.verify, verification.own_folders())
 
     def disconnect(self) -> None:
         """Close this process's connections to Redis; the next call opens one."""
@@ -126,7 +129,7 @@ def install() -> Installed | None:
         websocket.apply()
     if installed.remote:
         installed.outbox = Outbox(installed.remote)
-        _share_ormcache(installed.remote, installed.outbox, settings)
+        _share_ormcache(installed.remote, installed.outbox, installed.sampling, settings)
         warm_up.apply(installed.disconnect)
     if half := installed.sessions or installed.remote:
         bookkeeping.apply(Books(half.server, settings.prefix), settings, installed.sessions)
@@ -263,10 +266,12 @@ def _check(server: RedisServer, use: Callable[[], None], *, durable: bool, other
         server.disconnect()
 
 
-def _share_ormcache(remote: RemoteTier, outbox: Outbox, settings: Settings) -> None:
+def _share_ormcache(
+    remote: RemoteTier, outbox: Outbox, sampling: Sampling, settings: Settings
+) -> None:
     def make_shared(database: str, caches: Any) -> SharedOrmcache:
         codecs = cached_values.codecs()
-        return SharedOrmcache(remote, outbox, database, settings.prefix, codecs, caches)
+        return SharedOrmcache(remote, outbox, database, settings.prefix, codecs, caches, sampling)
 
     registry.apply(make_shared)
     for target in (

@@ -4,19 +4,21 @@ All decorated methods call it through their ``ormcache``, so one patch reaches t
 transaction's own values come first; where it has none, a hit in tier 1 is core's to the letter.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import psycopg2
 from odoo.http import _request_stack
 from odoo.tools import cache as odoo_cache
-from odoo.tools.cache import _COUNTERS, _logger, ormcache
+from odoo.tools.cache import _COUNTERS, _logger, ormcache, ormcache_counter
 
 from ..ormcache import Generation, SharedOrmcache, tables
 from ..ormcache.layers import Computed
 from ..ormcache.originals import digest
 from ..ormcache.policy import Method
-from . import generations, in_force
+from . import generations, in_force, verification
 from . import registry as registry_patch
 from .cached_values import DOMAIN, PAGE, XMLID, depends_on_listed_tables, page_surroundings
 from .cursor import LOOKUPS, attach
@@ -190,6 +192,44 @@ class _Call:
         return self.method.name != DOMAIN or depends_on_listed_tables(
             generation.rules, *self._args, **self._kwargs
         )
+
+    @contextlib.contextmanager
+    def again(self, generation: Generation) -> Iterator["_Again | None"]:
+        registry, env = self.model.pool, self.model.env
+        with verification.transaction(registry, generation, self.container) as connection:
+            if connection is None:
+                yield None
+                return
+            _begin(registry, connection.cursor)
+            model = self.model.with_env(env(cr=connection.cursor))
+            call = _Call(
+                self._cache,
+                self.key,
+                connection,
+                ormcache_counter(),
+                (model, *self._args[1:]),
+                self._kwargs,
+            )
+            yield _Again(call, connection.transaction)
+
+    def unless_explained(self, generation: Generation, act: Callable[[], None]) -> None:
+        verification.unless_explained(self.model.pool, generation, self.container, act)
+
+
+class _Again:
+    """``ormcache.shared.Again``."""
+
+    def __init__(self, call: _Call, transaction: Any) -> None:
+        self._call, self.transaction = call, transaction
+
+    def compute(self) -> tuple[Any, Collection[Any] | None]:
+        try:
+            value, _cost, keys = self._call.compute()
+        except psycopg2.Error:
+            raise
+        except Exception as error:
+            return error, ()
+        return value, keys
 
 
 def _surroundings(method: Method, model: Any, key: Any) -> tuple[Any, ...] | None:

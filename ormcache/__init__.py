@@ -11,6 +11,7 @@ from .policy import keep_local
 from .remote import RemoteTier
 from .shared import SharedOrmcache, ValueCodec
 from .transaction import Transaction
+from .verification import Sampling
 
 __all__ = [
     "COUNTERS",
@@ -18,6 +19,7 @@ __all__ = [
     "Generation",
     "Outbox",
     "RemoteTier",
+    "Sampling",
     "SharedOrmcache",
     "Transaction",
     "ValueCodec",

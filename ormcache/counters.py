@@ -14,6 +14,8 @@ class Counter:
     :param spent: seconds that this took
     :param published: values sent to Redis, of ``computed``
     :param rejected: values that were refused: not shareable, or what Redis held did not open
+    :param verified: of ``found``, computed again and compared
+    :param wrong: of ``verified``, another value than what was found
     :param bytes_in: read from Redis
     :param bytes_out: sent to Redis
     """
@@ -24,6 +26,8 @@ class Counter:
     spent: float = 0.0
     published: int = 0
     rejected: int = 0
+    verified: int = 0
+    wrong: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
 

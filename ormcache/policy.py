@@ -123,6 +123,7 @@ class Method:
     """A cached method, and what this process learned of it.
 
     :param name: module and qualified name, the same in every process
+    :param file: the path of the file that defines it
     :param local: why its values are not shared; None: they are
     :param of_request: whether they depend on the request in more than their key says
     :param holds_places: whether they hold paths of files, or their dates
@@ -134,6 +135,7 @@ class Method:
         "_computed",
         "_cost",
         "_refused",
+        "file",
         "holds_places",
         "is_shareable",
         "language",
@@ -144,6 +146,7 @@ class Method:
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.name = method_name(method)
+        self.file = inspect.unwrap(method).__code__.co_filename
         self.of_request = getattr(method, "__name__", "") in REQUEST_METHODS
         self.holds_places = getattr(method, "__name__", "") in PLACE_METHODS
         parameters = list(inspect.signature(method).parameters)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 TTL = 24 * 3600  # seconds from the first value of a generation
 RETIRED_TTL = 60  # seconds from the first sight of a newer generation
 LEASE = 2000  # milliseconds that one who computes may take, for the others
+NOTED_TTL = 365 * 24 * 3600  # seconds
+MAX_NOTED = 1_000
 MAX_ENTRIES = 50_000  # of one hash
 MAX_WHOLE = 8 * 2**20  # bytes: a bigger hash is not fetched whole
 _SHARE = 3  # times what is free that a method may take
@@ -164,6 +166,16 @@ end
 return redis.call('HGETALL', KEYS[1])
 """)
 
+# A hash of texts, with no count of their bytes. ARGV: ttl (s), most fields, field, text
+_NOTE = Script("""
+redis.call('HSET', KEYS[1], '#', '0')
+if redis.call('HLEN', KEYS[1]) <= tonumber(ARGV[2]) then
+    redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+""")
+
 # Lets others compute at once what the caller claimed. ARGV: the caller's mark, then fields
 _RELEASE = Script(f"""{_SHARES}
 for i = 2, #ARGV do
@@ -236,15 +248,18 @@ class RemoteTier:
         self.server.evaluate_many(_FETCH, [(key, MAX_WHOLE)])
         self.server.execute("EXPIRE", key, 1)
 
-    def fetch(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
-        """All values of some hashes; of one that is absent, too big or out of reach, none."""
+    def fetch(self, keys: Sequence[str]) -> list[dict[bytes, bytes]] | None:
+        """All values of some hashes; of one that is absent or too big, none.
+
+        :return: None when Redis is away
+        """
         try:
             answers = self._timed(
                 self.server.evaluate_many, _FETCH, [(key, MAX_WHOLE) for key in keys]
             )
         except (RedisUnavailableError, WrongTypeError) as error:
             _logger.debug("Nothing read: %s", error)
-            return [{} for _key in keys]
+            return None
         return [_values(answer) for answer in answers]
 
     def ask(self, key: str, field: bytes, *, claim: bool, lease: int = LEASE) -> bytes | int | None:
@@ -276,6 +291,16 @@ class RemoteTier:
         """Give back what :meth:`ask` let this process claim and it will not publish."""
         if fields and self._writes.allows():
             self._write(_RELEASE, key, self._mark, *fields)
+
+    def note(self, key: str, name: str, text: str) -> bool:
+        """Add to a hash that :meth:`fetch` gives, of a few texts that are kept for long; whether
+        Redis took it.
+        """
+        return self._write(_NOTE, key, NOTED_TTL, MAX_NOTED, name, text) is not None
+
+    def strike(self, key: str, name: str) -> None:
+        """Take away what was noted."""
+        self._execute("HDEL", key, name)
 
     def retire(self, key: str) -> None:
         """Let a hash go that newer readers do not look at any more."""

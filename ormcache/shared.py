@@ -15,6 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from ..codec.value import Vault, decode, encode, key_bytes
@@ -28,6 +29,7 @@ from .outbox import Entry, Outbox, place
 from .policy import UNKNOWN, Method
 from .remote import LEASE, TAG_LENGTH, Claim, RemoteTier
 from .transaction import Connection, Transaction
+from .verification import Sampling
 
 _logger = logging.getLogger(__name__)
 
@@ -45,10 +47,13 @@ class ValueCodec(NamedTuple):
     :param encode: bytes of a value; raises NotShareableError
     :param decode: value of a model's method, from these bytes; raises CorruptRecordError, or
         ExpiredRecordError
+    :param identity: by which values are compared; None: they tell of the moment when they were
+        computed, and are not
     """
 
     encode: Callable[[Any], bytes]
     decode: Callable[[Any, bytes], Any]
+    identity: Callable[[Any], Any] | None = lambda value: value
 
 
 PLAIN = ValueCodec(encode, lambda _model, data: decode(data))
@@ -95,6 +100,28 @@ class Call(Protocol):
 
     def is_of_known_tables(self, generation: Generation) -> bool:
         """Whether the value was computed from tables whose state is in the generation."""
+
+    def again(self, generation: Generation) -> "AbstractContextManager[Again | None]":
+        """The same call in a transaction of its own, which changes nothing; None where that sees
+        another state of the database than a generation.
+        """
+
+    def unless_explained(self, generation: Generation, act: Callable[[], None]) -> None:
+        """Do something in a while, unless the database turns out to be in another state than a
+        generation, and have all processes drop the values of the call's container.
+        """
+
+
+class Again(Protocol):
+    """A call that is made again."""
+
+    transaction: Transaction
+
+    def compute(self) -> tuple[Any, Collection[Any] | None]:
+        """The value, or the exception that took its place; and keys that were looked up for it.
+
+        :raises Exception: when the database did not answer
+        """
 
 
 class Hash:
@@ -151,6 +178,7 @@ class SharedOrmcache:
         prefix: str,
         codecs: Mapping[str, ValueCodec],
         caches: Caches,
+        sampling: Sampling,
     ) -> None:
         self.remote = remote
         self.local = LocalTier(caches)
@@ -167,6 +195,9 @@ class SharedOrmcache:
         # By container and origin: the newest generation, and the key of its hash.
         self._newest: dict[tuple[str, str], tuple[Generation, str]] = {}
         self._methods: dict[Any, Method] = {}
+        self._sampling = sampling
+        self._distrusted_key = f"{self._prefix}distrusted"
+        self.distrusted: set[str] = set()  # names of methods, as Redis last told them
 
     def method(self, cache: Any) -> Method:
         """What is known of a cached method.
@@ -195,6 +226,8 @@ class SharedOrmcache:
         if slot is not None and call.may_load:
             found = self._load(transaction, slot, call)
             if found is not None:
+                if self._sampling.picks(call.method, slot.counter.found):
+                    self._verify(transaction, slot, call, found.value)
                 transaction.take_in(call.container, call.key, found, slot.generation)
                 return found.value
         return self._compute(transaction, slot, call)
@@ -210,7 +243,7 @@ class SharedOrmcache:
             return None
         vault = self.vault(generation.secret)
         hash_ = self._hash(call.container, generation, transaction, vault)
-        if hash_ is None:
+        if hash_ is None or method.name in self.distrusted:
             return None
         surroundings = call.surroundings(generation)
         if surroundings is None:
@@ -357,6 +390,54 @@ class SharedOrmcache:
         method.is_shareable = True
         return Entry(slot.vault, slot.hash.key, slot.field, data, slot.counter, cost)
 
+    # -- verification ------------------------------------------------------------------------------
+
+    def _verify(self, transaction: Transaction, slot: Slot, call: Call, found: Any) -> None:
+        """Compute a value that was found in Redis again, and see to what it is if not the same."""
+        identity = self._codec(call.method).identity
+        if identity is None or transaction.has_changed or transaction.is_of_verification:
+            return
+        with call.again(slot.generation) as again:
+            if again is None:
+                return
+            value, looked_up = again.compute()
+            if looked_up is None or self._any_edited(again.transaction, looked_up):
+                return
+            slot.counter.verified += 1
+            if not _is_same(
+                identity(found), value if isinstance(value, Exception) else identity(value)
+            ):
+                call.unless_explained(slot.generation, lambda: self._distrust(slot, call.method))
+
+    def _distrust(self, slot: Slot, method: Method) -> None:
+        """Share no value of a method any more, in any process."""
+        slot.counter.wrong += 1
+        told = slot.field.hex()
+        self.distrusted.add(method.name)
+        is_noted = self.remote.note(self._distrusted_key, method.name, f"{time.time():.0f} {told}")
+        _logger.error(
+            "%s: a value of %s that another process had computed is wrong here (its arguments have "
+            "the digest %s). The method depends on more than its arguments, so it is shared no more"
+            " %s, until «odoo redis verify -d %s --trust %s»",
+            self._database,
+            method.name,
+            told,
+            "by any process" if is_noted else "by this process",
+            self._database,
+            method.name,
+        )
+
+    def read_distrusted(self) -> dict[str, str]:
+        """Methods that are not shared because a value was wrong, with the time and the digest of
+        the arguments."""
+        [found] = self.remote.fetch([self._distrusted_key]) or [{}]
+        return {name.decode(): text.decode() for name, text in found.items()}
+
+    def trust(self, name: str) -> None:
+        """Share a method again that was distrusted; processes learn it with the next signal."""
+        self.distrusted.discard(name)
+        self.remote.strike(self._distrusted_key, name)
+
     def _failed(self, transaction: Transaction, slot: Slot) -> None:
         """There is nothing to publish, nor to ask for again."""
         if len(slot.hash.failed) < _REMEMBERED_FAILURES:
@@ -389,8 +470,12 @@ class SharedOrmcache:
         missing = [each for each in keys if each not in self._hashes]
         self._budget.renew()
         began = time.monotonic()
-        fetched = transaction.waiting(self.remote.fetch, missing)
+        fetched = transaction.waiting(self.remote.fetch, [*missing, self._distrusted_key])
         took = time.monotonic() - began
+        if fetched is None:
+            fetched = [{} for _key in missing]
+        else:
+            self.distrusted = {name.decode() for name in fetched.pop()}
         for each, values in zip(missing, fetched, strict=True):
             self._hashes[each] = Hash(each, values, took)
             self._supersede(keys[each], generation, each)
@@ -408,7 +493,7 @@ class SharedOrmcache:
         if hash_.asked < hash_.took:
             return
         began = time.monotonic()
-        [values] = transaction.waiting(self.remote.fetch, [hash_.key])
+        [values] = transaction.waiting(self.remote.fetch, [hash_.key]) or [{}]
         hash_.values = {name: value for name, value in values.items() if name not in hash_.known}
         hash_.took = max(time.monotonic() - began, 0.0 if hash_.values else 2 * hash_.took)
         hash_.asked = 0.0
@@ -459,6 +544,21 @@ class SharedOrmcache:
 
     def _codec(self, method: Method) -> ValueCodec:
         return self._codecs.get(method.name, PLAIN)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same, also where they do not compare.
+
+    >>> _is_same({"a": [1]}, {"a": [1]}), _is_same((1,), (2,)), _is_same(1, ValueError())
+    (True, False, False)
+    """
+    with contextlib.suppress(NotShareableError):
+        if encode(one) == encode(other):
+            return True
+    try:
+        return bool(one == other)
+    except Exception:
+        return False
 
 
 def _lease(method: Method) -> int:

@@ -168,6 +168,7 @@ class Transaction:
     :ivar epoch: another number after each end and each rollback to a savepoint
     :ivar until_changed: whatever is valid until the transaction writes something, or ends
     :ivar waited: seconds, for Redis
+    :ivar is_of_verification: whether it computes values again that Redis has
     """
 
     __slots__ = (
@@ -184,6 +185,7 @@ class Transaction:
         "_survives",
         "_unproven",
         "epoch",
+        "is_of_verification",
         "number",
         "until_changed",
         "view",
@@ -204,6 +206,7 @@ class Transaction:
         self.until_changed: dict[str, Any] = {}
         self.view: View | None = None
         self.waited = 0.0
+        self.is_of_verification = False
 
     # -- the generation
 

@@ -55,6 +55,9 @@ class Environment(dict):
         super().__init__()
         self.cr, self.context = cr, {}
 
+    def __call__(self, cr):
+        return Environment(cr)
+
 
 class Cached:
     """A model's stand-in. Values are pairs of an object's name and its version.
@@ -68,6 +71,9 @@ class Cached:
     def __init__(self, pool, cr):
         self.pool = pool
         self.env = Environment(cr)
+
+    def with_env(self, env):
+        return Cached(self.pool, env.cr)
 
     def look(self, name):
         self.env.cr.execute("SELECT version FROM versioned WHERE name = %s", [name])

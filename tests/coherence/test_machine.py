@@ -18,13 +18,14 @@ from odoo.tools import config
 from odoo.tools.cache import ormcache
 
 from odoo.addons.redis_session_ormcache.connection import RedisServer
-from odoo.addons.redis_session_ormcache.http_patch import cursor, generations
+from odoo.addons.redis_session_ormcache.http_patch import cursor, generations, verification
 from odoo.addons.redis_session_ormcache.http_patch import ormcache as lookup_patch
 from odoo.addons.redis_session_ormcache.http_patch import registry as registry_patch
 from odoo.addons.redis_session_ormcache.ormcache import (
     Generation,
     Outbox,
     RemoteTier,
+    Sampling,
     SharedOrmcache,
     outbox,
     pins,
@@ -51,6 +52,7 @@ STEPS = dose(6_000, 200_000)
 STEPS_OF_ONE = 60
 STEPS_TO_FIND = 10_000
 WORKERS = 3
+VERIFIED_ONE_IN = 3  # of the values of Redis
 MAX_BYTES = 2**20
 PHASES = [Phase.explicit, Phase.generate]
 
@@ -104,11 +106,19 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
     monkeypatch.setattr(registry_patch, "_make_shared", None, raising=False)
     monkeypatch.setattr(registry_patch, "Fingerprint", Code)
     Registry.new = classmethod(lambda _cls, _name, **_options: Cluster.now.reload())
+    sampling = Sampling(VERIFIED_ONE_IN, ("/",))
     registry_patch.apply(
         lambda database, caches: SharedOrmcache(
-            Cluster.now.acting.tier, AtOnce(Cluster.now.acting.tier), database, "c", {}, caches
+            Cluster.now.acting.tier,
+            AtOnce(Cluster.now.acting.tier),
+            database,
+            "c",
+            {},
+            caches,
+            sampling,
         )
     )
+    monkeypatch.setattr(verification, "unless_explained", require_explanation)
     lookup_patch.apply()
     monkeypatch.setitem(config.options.maps[0], "test_enable", False)
     # One thread plays all of them: nobody is to wait for another, and nothing is too cheap.
@@ -128,6 +138,12 @@ def make_cluster(monkeypatch, cluster_database, cluster_redis):
         yield make
     for server in servers:
         server.disconnect()
+
+
+def require_explanation(registry, generation, container, _act):
+    """No method here depends on more than its key: a change explains each difference."""
+    if verification._is_unchanged(registry, generation, container):
+        raise IncoherentError(f"a value of {container} in Redis is taken for wrong")
 
 
 class AtOnce(Outbox):
@@ -1098,6 +1114,11 @@ def forgotten_by_another_registry(patch):
     patch.setattr(Transaction, "take_over", lambda *_args: None)
 
 
+def differences_unexplained(patch):
+    """A change that is committed and not signalled yet passes for a wrong value in Redis."""
+    patch.setattr(verification, "_is_unchanged", lambda *_args: True)
+
+
 BUGS = [
     tables_ignored,
     snapshots_ignored,
@@ -1124,6 +1145,7 @@ BUGS = [
     core_decides_what_to_clear,
     edits_ignored,
     forgotten_by_another_registry,
+    differences_unexplained,
 ]
 
 

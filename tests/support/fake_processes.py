@@ -25,7 +25,7 @@ from odoo.addons.redis_session_ormcache.codec.value import Vault, decode
 from odoo.addons.redis_session_ormcache.http_patch import cursor as cursor_patch
 from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.http_patch.cursor import LOOKUPS, attach
-from odoo.addons.redis_session_ormcache.ormcache import Outbox, SharedOrmcache
+from odoo.addons.redis_session_ormcache.ormcache import Outbox, Sampling, SharedOrmcache
 from odoo.addons.redis_session_ormcache.ormcache.generation import REGISTRY
 from odoo.addons.redis_session_ormcache.ormcache.layers import Computed
 from odoo.addons.redis_session_ormcache.ormcache.originals import digest
@@ -342,7 +342,8 @@ class Registry:
     def __init__(self, process):
         self.process, self.cluster = process, process.cluster
         self.caches = {container: {} for container in KEYS_OF}
-        self.shared = Shared(process.remote, process.outbox, "db", "c", {}, self.caches)
+        never = Sampling(0, ())
+        self.shared = Shared(process.remote, process.outbox, "db", "c", {}, self.caches, never)
         self.shared.code = Code()
         self.cache_sequences = {}
         self._flags = [SimpleNamespace(registry=False, cache=set()) for _each in range(THREADS)]

@@ -1,0 +1,50 @@
+"""Which values of Redis a process computes again, to find methods that depend on more than their
+keys say.
+
+Such a method is wrong in stock Odoo too, within one process; shared, its values reach all of them.
+A value of Redis is therefore computed again now and then, in a transaction of its own. A difference
+that no change of the database explains tells of such a method: it is *distrusted*, which is noted
+in Redis and signalled, so that every process drops its values and computes them from then on.
+
+>>> def _get_bindings(self, model_name): pass
+>>> method = Method(_get_bindings)
+>>> method.file = "/usr/lib/odoo/addons/base/models/ir_actions.py"
+>>> [Sampling(one_in, ("/usr/lib/odoo/",)).one_in_of(method, 1) for one_in in (0, 1, 2000)]
+[0, 1, 2000]
+>>> method.file = "/srv/addons/other/models/ir_actions.py"
+>>> [Sampling(2000, ("/usr/lib/odoo/",)).one_in_of(method, count) for count in (1, 1000, 1001)]
+[20, 20, 2000]
+"""
+
+import random
+
+from .policy import Method
+
+FOREIGN_ONE_IN = 20  # values of a method that is not Odoo's own, among its first ...
+FOREIGN_FIRST = 1_000
+
+
+class Sampling:
+    """Picks values.
+
+    :param one_in: of so many values of Redis one; 0: none
+    :param own_folders: where the files of Odoo's own modules are
+    """
+
+    def __init__(self, one_in: int, own_folders: tuple[str, ...]) -> None:
+        self.one_in = one_in
+        self._own_folders = own_folders
+
+    def picks(self, method: Method, found: int) -> bool:
+        """Whether a value is to be computed again.
+
+        :param found: values of the method that this process has found in Redis
+        """
+        one_in = self.one_in_of(method, found)
+        return one_in > 0 and random.random() * one_in < 1
+
+    def one_in_of(self, method: Method, found: int) -> int:
+        """Of how many values of a method one is picked; 0: none is."""
+        if found <= FOREIGN_FIRST and not method.file.startswith(self._own_folders):
+            return min(self.one_in, FOREIGN_ONE_IN)
+        return self.one_in
