@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import psycopg2
 
 from ..exceptions import Error
-from . import doctor, purge, sessions, status, warm
+from . import doctor, purge, sessions, status, verify, warm
 from .context import Context, complain
 
 SUBCOMMANDS = {
@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "sessions": sessions,
     "purge": purge,
     "warm": warm,
+    "verify": verify,
 }
 
 

@@ -12,7 +12,7 @@ import time
 from types import FunctionType
 from typing import Any
 
-from odoo.addons.base.models import ir_model, ir_qweb
+from odoo.addons.base.models import ir_model, ir_qweb, ir_ui_view
 from odoo.addons.base.models.res_lang import LangData, LangDataDict
 from odoo.http import Response
 from odoo.models import BaseModel
@@ -33,6 +33,7 @@ from ..codec.value import decode, encode, register, register_key
 from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from ..ormcache import ValueCodec
 from ..ormcache.policy import method_name
+from ..ormcache.shared import plain_decode
 from .generations import Rules
 from .shape import require, require_source
 
@@ -72,6 +73,7 @@ def codecs() -> dict[str, ValueCodec]:
             ir_qweb.IrQweb._generate_code_cached,
             ValueCodec(_encode_template, _decode_template, _code),
         ),
+        (ir_ui_view.Base._get_view_cache, ValueCodec(encode, plain_decode, _view_parts)),
         (
             ir_model.IrModelAccess._get_access_groups,
             ValueCodec(_encode_union, _decode_union, _union_key),
@@ -160,6 +162,14 @@ def _decode_union(model: Any, data: bytes) -> Any:
         return model.env["res.groups"]._get_group_definitions().from_key(decode(data))
     except (KeyError, TypeError, ValueError, SyntaxError) as error:  # a group that is gone
         raise CorruptRecordError(f"it names other groups: {error}") from error
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+def _view_parts(value: Any) -> Any:
+    """Fields that a view needs and has not are added to it in the order of a set."""
+    return {**value, "arch": sorted(value["arch"].split("<"))}
 
 
 # -- domains of rules ------------------------------------------------------------------------------

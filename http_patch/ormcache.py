@@ -201,7 +201,10 @@ class _Call:
                 yield None
                 return
             _begin(registry, connection.cursor)
-            model = self.model.with_env(env(cr=connection.cursor))
+            own = env(cr=connection.cursor)
+            default = env.transaction.default_env
+            own.transaction.default_env = default(cr=connection.cursor) if default else own
+            model = self.model.with_env(own)
             call = _Call(
                 self._cache,
                 self.key,

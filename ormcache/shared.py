@@ -29,7 +29,7 @@ from .outbox import Entry, Outbox, place
 from .policy import UNKNOWN, Method
 from .remote import LEASE, TAG_LENGTH, Claim, RemoteTier
 from .transaction import Connection, Transaction
-from .verification import Sampling
+from .verification import Sampling, is_same
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +56,12 @@ class ValueCodec(NamedTuple):
     identity: Callable[[Any], Any] | None = lambda value: value
 
 
-PLAIN = ValueCodec(encode, lambda _model, data: decode(data))
+def plain_decode(_model: Any, data: bytes) -> Any:
+    """A value that is the same on every model."""
+    return decode(data)
+
+
+PLAIN = ValueCodec(encode, plain_decode)
 
 
 class Code(Protocol):
@@ -364,7 +369,7 @@ class SharedOrmcache:
             if computed.entry is None:
                 transaction.give_up(slot.hash.key, slot.field)
         if not is_edited:
-            is_encoded = computed.entry and self._codec(call.method) is PLAIN
+            is_encoded = computed.entry and self._codec(call.method).encode is encode
             computed.original = digest(value, computed.entry.data if is_encoded else None)
         transaction.keep(call.container, call.key, computed, cost)
         return value
@@ -404,7 +409,7 @@ class SharedOrmcache:
             if looked_up is None or self._any_edited(again.transaction, looked_up):
                 return
             slot.counter.verified += 1
-            if not _is_same(
+            if not is_same(
                 identity(found), value if isinstance(value, Exception) else identity(value)
             ):
                 call.unless_explained(slot.generation, lambda: self._distrust(slot, call.method))
@@ -544,21 +549,6 @@ class SharedOrmcache:
 
     def _codec(self, method: Method) -> ValueCodec:
         return self._codecs.get(method.name, PLAIN)
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values are the same, also where they do not compare.
-
-    >>> _is_same({"a": [1]}, {"a": [1]}), _is_same((1,), (2,)), _is_same(1, ValueError())
-    (True, False, False)
-    """
-    with contextlib.suppress(NotShareableError):
-        if encode(one) == encode(other):
-            return True
-    try:
-        return bool(one == other)
-    except Exception:
-        return False
 
 
 def _lease(method: Method) -> int:

@@ -17,7 +17,12 @@ in Redis and signalled, so that every process drops its values and computes them
 """
 
 import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
+from ..codec.value import encode
+from ..exceptions import NotShareableError
 from .policy import Method
 
 FOREIGN_ONE_IN = 20  # values of a method that is not Odoo's own, among its first ...
@@ -48,3 +53,30 @@ class Sampling:
         if found <= FOREIGN_FIRST and not method.file.startswith(self._own_folders):
             return min(self.one_in, FOREIGN_ONE_IN)
         return self.one_in
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same but for the order in lists and tuples, which may come of a
+    set: strings in sets have another order in each process.
+
+    >>> is_same(("a", ["b"]), (["b"], "a")), is_same({"a": [1]}, {"a": [1, 1]})
+    (True, False)
+    >>> is_same((1, "b"), (1, 2)), is_same({"a": 1}, ValueError("not a dict"))
+    (False, False)
+    """
+    try:
+        return bool(one == other) or _unordered(one) == _unordered(other)
+    except Exception:  # they do not compare
+        return False
+
+
+def _unordered(value: Any) -> Any:
+    """What equal values of whatever order have in common; hashable."""
+    if isinstance(value, Mapping):
+        return type(value), frozenset((_unordered(key), _unordered(v)) for key, v in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value), frozenset(Counter(map(_unordered, value)).items())
+    try:
+        return encode(value)
+    except NotShareableError:
+        return value

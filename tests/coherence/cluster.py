@@ -9,6 +9,7 @@ every object, who committed it, and which commits a signal made known.
 import itertools
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 
 import psycopg2
 from odoo import sql_db
@@ -54,6 +55,7 @@ class Environment(dict):
     def __init__(self, cr):
         super().__init__()
         self.cr, self.context = cr, {}
+        self.transaction = SimpleNamespace(default_env=None)
 
     def __call__(self, cr):
         return Environment(cr)

@@ -21,7 +21,7 @@ from stack.servers.tls import Certificates
 
 LATE = 15.0  # seconds until a process is seen
 GOOD = {"appendonly": "yes"}
-SUBCOMMANDS = ["doctor", "status", "sessions", "purge", "warm"]
+SUBCOMMANDS = ["doctor", "status", "sessions", "purge", "warm", "verify"]
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +223,11 @@ def test_values_are_computed_before_anybody_needs_them(
     again = found(run("warm", "-d", website_database, "--json", conf=conf))
     assert again["published"] < told["published"] / 20
     assert again["found"] > told["published"] / 2
+    verified = run("verify", "-d", website_database, "--json", conf=conf)
+    assert verified.returncode == 0, verified.stderr
+    compared = found(verified)
+    assert compared["verified"] > compared["found"] * 0.7
+    assert compared["distrusted"] == {}
     books = Books(RedisServer(own_redis.url, half="sessions", timeout=2.0), "odoo")
 
     def sums():
@@ -248,7 +253,7 @@ def test_values_are_computed_before_anybody_needs_them(
     ("words", "settings", "told"),
     [
         (["-d", "no_such_database"], {}, "no_such_database"),
-        (["-d", "postgres"], {"ormcache": False}, "there is nothing to warm"),
+        (["-d", "postgres"], {"ormcache": False}, "no values are shared"),
     ],
 )
 def test_what_cannot_be_warmed_is_said(durable, configure, words, settings, told):
