@@ -115,8 +115,8 @@ class Settings:
     :param ormcache: whether the ormcache is shared through Redis
     :param ormcache_max_bytes: how much of a database's cached values Redis holds at most, without
         the values of states of the database that are past: these go within a minute
-    :param verify: of so many cached values that a process takes from Redis, one is computed again
-        and compared; 0: none
+    :param ormcache_verify: of so many cached values that a process takes from Redis, one is
+        computed again and compared; 0: none
     :param metrics_token: that whoever reads ``/redis/metrics`` has to show; None: there is no such
         page
     """
@@ -134,7 +134,7 @@ class Settings:
         None, _seconds, "a whole number of seconds, at least 1"
     )
     ormcache: bool = _setting(True, _switch, "true or false")
-    verify: int = _setting(2_000, _one_in, "0 for never, or a whole number up to 10^9")
+    ormcache_verify: int = _setting(2_000, _one_in, "0 for never, or a whole number up to 10^9")
     metrics_token: str | None = _setting(
         None, _token, "at least 16 visible characters of ASCII, without spaces"
     )

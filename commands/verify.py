@@ -3,7 +3,7 @@
 It makes the requests that `odoo redis warm` makes, and compares each value that it takes from Redis
 with what it computes itself. A method that gives another one depends on more than its arguments: no
 process shares it from then on. Processes that serve do the same with a few of their values (setting
-`verify`). --trust has a method shared again, which was mended.
+`ormcache_verify`). --trust has a method shared again, which was mended.
 """
 
 from __future__ import annotations

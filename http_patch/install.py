@@ -68,7 +68,7 @@ class Installed:
         self.sessions: RedisSessionStore | None = None
         self.remote: RemoteTier | None = None
         self.outbox: Outbox | None = None
-        self.sampling = Sampling(settings.verify, verification.own_folders())
+        self.sampling = Sampling(settings.ormcache_verify, verification.own_folders())
 
     def disconnect(self) -> None:
         """Close this process's connections to Redis; the next call opens one."""

@@ -5,7 +5,7 @@ import pytest
 from odoo.addons.redis_session_ormcache.tests.support.cached import FIGURES
 from stack.servers import until
 
-ALL = {"verify": "1"}  # every value of Redis is computed again
+ALL = {"ormcache_verify": "1"}  # every value of Redis is computed again
 DEFINE = """
     import time
     from odoo.tools import ormcache
@@ -132,6 +132,6 @@ def test_nothing_is_written_for_it(start, raw, lone_database, postgres):
 
 def test_nothing_is_computed_again_where_that_is_off(start, lone_database):
     """The setting is 0."""
-    first, second = start(verify="0"), start(verify="0")
+    first, second = start(ormcache_verify="0"), start(ormcache_verify="0")
     assert greet(first, "loud") == greet(second, "soft") == "hello loud"
     assert [figure(second, "_greet", name) for name in ("found", "verified")] == [1, 0]
