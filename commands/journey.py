@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from lxml import etree
 
 from ..exceptions import ConfigurationError
+from ..http_patch.application import OWN
 from ..http_patch.install import Installed, install
 from ..http_patch.registry import forget_hashes, shared_of
 from ..ormcache import COUNTERS, Counter, SharedOrmcache
@@ -296,7 +297,7 @@ class _Browser:
         """Of a request; None: it was not answered with what was asked for."""
         options: dict[str, Any] = {
             "base_url": f"http://{self._host}",
-            "environ_base": {"REMOTE_ADDR": "127.0.0.1"},
+            "environ_base": {"REMOTE_ADDR": "127.0.0.1", OWN: True},
         }
         if step.body is None:
             answer = self._client.get(step.path, **options)

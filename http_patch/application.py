@@ -25,6 +25,7 @@ from ..sessions.at_work import RequestsAtWork
 from . import in_force, session_store
 from .shape import name_of, require_signature
 
+OWN = "redis_session_ormcache.own"  # in the environ of a request that the process makes itself
 YEAR = 365 * 24 * 60 * 60  # seconds; the age that Odoo gives to other cookies
 _COOKIE = "session_id="
 _age = re.compile(r"(?<=; Max-Age=)[1-9][0-9]*")  # 0 deletes it
@@ -75,7 +76,8 @@ def _from_beginning_to_end(original: Any) -> Any:
             return start_response(status, _sent(headers), *rest)
 
         serving()
-        counter.requests += 1
+        if OWN not in environ:
+            counter.requests += 1
         outer = at_work.enter()
         try:
             return original(self, environ, start)

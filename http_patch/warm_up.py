@@ -26,6 +26,7 @@ from odoo.service import server
 from odoo.tools import config
 from werkzeug.test import Client
 
+from . import application
 from . import registry as registry_patch
 from .shape import require, require_signature
 
@@ -130,7 +131,7 @@ def _ask(database: str) -> None:
         answer = Client(http.root).get(
             "/web/login",
             headers={"X-Odoo-Database": database},
-            environ_base={"REMOTE_ADDR": "127.0.0.1"},
+            environ_base={"REMOTE_ADDR": "127.0.0.1", application.OWN: True},
         )
         _logger.debug("%s: the login page is answered with %s", database, answer.status)
     except BaseException:  # a page may raise SystemExit: that ends nobody else's thread either
