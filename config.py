@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from . import old_url
 from .exceptions import ConfigurationError
 from .url import EXAMPLES, masked, parse
 
@@ -38,6 +39,11 @@ _is_platforms = re.compile(
 
 def _url(text: str) -> str:
     parse(text)
+    return text
+
+
+def _old_sessions(text: str) -> str:
+    old_url.parse(text)
     return text
 
 
@@ -112,6 +118,7 @@ class Settings:
         hash of the master password, or one that each process makes at its start
     :param session_anonymous_ttl: seconds that the session of somebody who did not log in lives
         without activity; None: as long as the others
+    :param old_sessions: where sessions were kept before, for as long as some of them are only there
     :param ormcache: whether the ormcache is shared through Redis
     :param ormcache_max_bytes: how much of a database's cached values Redis holds at most, without
         the values of states of the database that are past: these go within a minute
@@ -133,6 +140,7 @@ class Settings:
     session_anonymous_ttl: int | None = _setting(
         None, _seconds, "a whole number of seconds, at least 1"
     )
+    old_sessions: str | None = _setting(None, _old_sessions, old_url.EXAMPLES)
     ormcache: bool = _setting(True, _switch, "true or false")
     ormcache_verify: int = _setting(2_000, _one_in, "0 for never, or a whole number up to 10^9")
     metrics_token: str | None = _setting(
@@ -144,6 +152,8 @@ class Settings:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}
         shown |= {name: masked(url) for name, url in shown.items() if name.endswith("url") and url}
         shown |= {name: "***" for name in ("secret", "metrics_token") if shown[name]}
+        if self.old_sessions:
+            shown["old_sessions"] = old_url.masked(self.old_sessions)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod

@@ -10,6 +10,7 @@
     * ExpiredRecordError      what Redis holds is right, and too old
     * NotShareableError       a cached value that no other process could use as it is
     * SecretUnavailableError  PostgreSQL did not say with which secret a session is sealed
+    * OldStoreUnavailableError  where sessions were kept before did not answer
     * WrongTypeError          a Redis key holds another type than this addon writes
     * RedisUnavailableError   Redis did not answer: nothing is known of what it holds
         * RedisRefusedError   it answered, and refused: read-only, out of memory, not permitted
@@ -59,6 +60,10 @@ class NotShareableError(Error):
 
 class SecretUnavailableError(Error):
     """PostgreSQL did not say what the secret of a database is."""
+
+
+class OldStoreUnavailableError(Error):
+    """The former store did not say what it holds. Never to be taken for «not there»."""
 
 
 class WrongTypeError(Error):

@@ -62,6 +62,19 @@ def identifier_key(prefix: str, identifier: str) -> str:
     return f"{prefix}:session:{identifier}"
 
 
+def moved_key(key: str) -> str:
+    """The Redis key that remembers which sids of a session were moved from another store.
+
+    In a Cluster it is in the slot of the session's own key, by which that slot is found: one
+    script may change both.
+
+    >>> moved_key("odoo:session:abc")
+    'odoo:moved:{odoo:session:abc}'
+    """
+    prefix = key.rpartition(":session:")[0]
+    return f"{prefix}:moved:{{{key}}}"
+
+
 @lru_cache(maxsize=REMEMBERED_SIDS)
 def session_place(prefix: str, sid: str) -> SessionPlace:
     """Where the record of ``sid`` lives. Remembered: a process sees the same sids again and again.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import psycopg2
 
 from ..exceptions import Error
-from . import doctor, purge, sessions, status, verify, warm
+from . import doctor, migrate, purge, sessions, status, verify, warm
 from .context import Context, complain
 
 SUBCOMMANDS = {
@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     "purge": purge,
     "warm": warm,
     "verify": verify,
+    "migrate": migrate,
 }
 
 

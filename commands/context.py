@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..sessions import RedisSessionStore
 
 
+_BAR = 30  # characters
+
+
 class Context(contextlib.AbstractContextManager["Context"]):
     """One run of ``odoo redis``.
 
@@ -92,6 +95,18 @@ class Context(contextlib.AbstractContextManager["Context"]):
         else:
             for line in lines:
                 say(line)
+
+    def progress(self, done: float, word: str) -> None:
+        """A bar, for people.
+
+        :param done: a fraction
+        :param word: what it is at work on; "" removes the bar
+        """
+        if self.as_json or not sys.stderr.isatty():
+            return
+        bar = "#" * int(_BAR * done)
+        sys.stderr.write(f"\r\033[K[{bar:{_BAR}}] {word[:40]}" if word else "\r\033[K")
+        sys.stderr.flush()
 
     def agreed(self, question: str, *, yes: bool) -> bool:
         """Whether the person agrees; without one, only where the command line did."""

@@ -20,7 +20,14 @@ from odoo.tools import config
 
 from ..connection import RedisServer
 from ..connection.clock import TOLERATED
-from ..exceptions import ConfigurationError, Error, RedisUnavailableError
+from ..exceptions import (
+    ConfigurationError,
+    Error,
+    OldStoreUnavailableError,
+    RedisUnavailableError,
+)
+from ..migration import OldStore
+from ..old_url import masked
 from ..url import RedisURL, parse
 from .context import Context
 
@@ -84,6 +91,8 @@ def examine(context: Context, pings: int = PINGS) -> Iterator[Finding]:
             yield _clock(subject, server)
             yield from _memory(subject, server)
         yield from _certificates(subject, parse(text))
+    if context.sessions and context.sessions.old:
+        yield _former_store(context.sessions.old, str(settings.old_sessions))
     if has_books:
         yield from _nodes(context)
     yield from _odoo(context)
@@ -108,6 +117,18 @@ def _usable(
     yield Finding(OK, subject, f"{server.shown_url} does all that is asked of it")
     for danger in dangers:
         yield Finding(WARN, subject, danger, "README.rst, «Topologies»")
+
+
+def _former_store(old: OldStore, url: str) -> Finding:
+    subject = "former store"
+    try:
+        old.check()
+    except ConfigurationError as error:
+        return Finding(FAIL, subject, str(error), "a server with this setting does not start")
+    except OldStoreUnavailableError as error:
+        told = f"{error}: a session that is not in Redis gets HTTP 503"
+        return Finding(FAIL, subject, told, "start it, or mend the URL or the network")
+    return Finding(OK, subject, f"sessions that are not in Redis are moved from {masked(url)}")
 
 
 def _latency(subject: str, server: RedisServer, key: str, pings: int) -> Iterator[Finding]:

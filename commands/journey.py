@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from odoo.api import Environment
 
 USERS, PAGES, SCREENS = 10, 30, 300  # at most: of each kind, and screens of a user
-_BAR = 30  # characters
 _VIEWS = "kanban", "list", "form", "search"
 _RELATIONS = {"many2one", "one2many", "many2many"}
 _WITH_MORE = {"reference", "properties", "properties_definition"}  # they are read in other ways
@@ -81,20 +79,11 @@ def make(context: Context, options: argparse.Namespace, database: Database) -> M
         database.forget()
         for number, (browser, steps) in enumerate(people):
             for step in steps:
-                _progress(context, number, len(people), step.path)
+                context.progress(number / len(people), step.path)
                 made, not_answered = browser.make(step)
                 requests, failed = requests + made, failed + not_answered
-    _progress(context, len(people), len(people), "")
+    context.progress(1, "")
     return Made(len(people), requests, failed)
-
-
-def _progress(context: Context, done: int, all_: int, path: str) -> None:
-    """A bar, for people."""
-    if context.as_json or not sys.stderr.isatty():
-        return
-    bar = "#" * (_BAR * done // all_)
-    sys.stderr.write(f"\r\033[K[{bar:{_BAR}}] {path[:40]}" if path else "\r\033[K")
-    sys.stderr.flush()
 
 
 class Database:

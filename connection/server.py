@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
 from typing import Any, TypeVar
 
@@ -84,9 +84,12 @@ class RedisServer:
     def evaluate(self, script: "Script", key: str, *arguments: Any) -> Any:
         """Run a script on one key; its text is sent only when the server does not know it.
 
+        :param arguments: those of a script of more keys begin with its other keys
         :raises RedisUnavailableError: Redis did not answer, or cannot serve now
         """
-        return _evaluate(script, lambda *command: self.execute(*command, 1, key, *arguments))
+        return _evaluate(
+            script, lambda *command: self.execute(*command, script.keys, key, *arguments)
+        )
 
     def execute_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run many independent commands in few round trips; their answers, in order.
@@ -118,8 +121,27 @@ class RedisServer:
         :raises RedisUnavailableError: Redis did not answer; some may have been run
         """
         return _evaluate(
-            script, lambda *command: self.execute_many([(*command, 1, *call) for call in calls])
+            script,
+            lambda *command: self.execute_many([(*command, script.keys, *call) for call in calls]),
         )
+
+    def scan(self, pattern: str) -> Iterator[bytes]:
+        """The keys of all its servers that match; one may come twice.
+
+        :raises RedisUnavailableError: Redis did not answer
+        """
+        command = "SCAN", pattern
+        self._admit(command)
+        try:
+            begin(self._timeout)
+            for server in self._client.servers():
+                cursor = None
+                while cursor != 0:
+                    begin(self._timeout)
+                    cursor, keys = server.scan(cursor or 0, match=pattern, count=PIPELINE_LENGTH)
+                    yield from keys
+        except DRIVER_ERRORS as error:
+            raise self._translated(error, "", command, True) from error
 
     def check(self, *, durable: bool) -> list[str]:
         """Ask once whether the servers are fit for use.
@@ -308,8 +330,11 @@ def _evaluate(script: "Script", run: Callable[[str, str], T]) -> T:
 
 
 class Script:
-    """A server-side script with a constant text; data reach it as arguments only."""
+    """A server-side script with a constant text; data reach it as arguments only.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    :param keys: how many it is for; in a Cluster all have one slot
+    """
+
+    def __init__(self, text: str, keys: int = 1) -> None:
+        self.text, self.keys = text, keys
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,11 +1,9 @@
-"""``database.secret`` of any database, for the sessions that are sealed with it.
+"""``database.secret`` of any database, for the sessions that are sealed with it; and its timeout.
 
 Odoo's pool is not used, because it keeps the connection, so that ``DROP DATABASE`` is refused; it
 may be full; and it has no time limit, so that static files and ``/web/health`` would wait.
 """
 
-import queue
-import threading
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +12,7 @@ from odoo.sql_db import connection_info_for
 from odoo.tools import config
 
 from ..exceptions import SecretUnavailableError
+from ..patience import TookTooLongError, within
 from .generations import SECRET
 from .request import environment_of
 
@@ -21,6 +20,7 @@ _MAY_BE_USED = """
     SELECT datallowconn AND has_database_privilege(datname, 'CONNECT') FROM pg_database
     WHERE datname = %s
 """
+_LIFETIME = "SELECT value FROM ir_config_parameter WHERE key = 'sessions.max_inactivity_seconds'"
 _MAINTENANCE = "postgres"  # where odoo.service.db.list_dbs asks too
 _URIS = ("postgresql://", "postgres://")  # which connection_info_for takes for one
 WAIT = 2  # seconds for an answer; libpq has no shorter time for a connection
@@ -36,10 +36,29 @@ def read(db: str) -> str | None:
     :param db: a name that came from Redis perhaps; nothing but a name is connected to
     :raises SecretUnavailableError: when PostgreSQL does not say
     """
+    value = _parameter(db, SECRET)
+    return None if value is None else str(value)
+
+
+def read_lifetime(db: str) -> int | None:
+    """``sessions.max_inactivity_seconds`` in seconds, as Odoo's ``get_session_max_inactivity``.
+
+    Only for sessions that were kept elsewhere: a request on a database knows it.
+
+    :raises SecretUnavailableError: when PostgreSQL does not say
+    """
+    value = _parameter(db, _LIFETIME)
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None
+
+
+def _parameter(db: str, query: str) -> Any:
     if db.startswith(_URIS):
         return None
     try:
-        row = _ask(db, SECRET)
+        row = _ask(db, query)
         return row[0] if row else None
     except (psycopg2.ProgrammingError, ValueError):  # no table of Odoo's; no name of a database
         return None
@@ -81,29 +100,12 @@ def _is_closed(db: str) -> bool:
 def _ask(db: str, query: str, *parameters: str) -> Any:
     """The first row, or None.
 
-    A thread asks, because libpq has no time limit under gevent, nor for a server that is stopped
-    after it took the connection.
-
     :raises psycopg2.Error: also when it takes too long
     """
-    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put((_first_row(db, query, parameters), None))
-        except Exception as error:
-            answers.put((None, error))
-
     try:
-        threading.Thread(target=ask, name="redis-secret", daemon=True).start()
-        row, error = answers.get(timeout=WAIT)
-    except queue.Empty:
-        raise _TookTooLong(f"no answer within {WAIT} s") from None
-    except RuntimeError as refusal:  # out of threads or memory
-        raise _TookTooLong(str(refusal)) from refusal
-    if error is not None:
-        raise error
-    return row
+        return within(WAIT, lambda: _first_row(db, query, parameters), thread="redis-secret")
+    except TookTooLongError as error:
+        raise _TookTooLong(str(error)) from error
 
 
 def _first_row(db: str, query: str, parameters: tuple[str, ...]) -> Any:

@@ -8,9 +8,16 @@ from typing import Any
 
 from odoo.tools import config
 
+from .. import old_url
 from ..config import Settings
 from ..connection import RedisServer
-from ..exceptions import RedisUnavailableError, ReplacedError, UnsupportedOdooError
+from ..exceptions import (
+    OldStoreUnavailableError,
+    RedisUnavailableError,
+    ReplacedError,
+    UnsupportedOdooError,
+)
+from ..migration import OldStore, open_old_store
 from ..operation import Books
 from ..ormcache import Outbox, RemoteTier, Sampling, SharedOrmcache
 from ..sessions import RedisSessionStore, ServerSecrets
@@ -181,6 +188,9 @@ def make_session_store(settings: Settings) -> RedisSessionStore:
     secrets = ServerSecrets(
         _node_secret(settings), read=database_secret.read, at_hand=database_secret.at_hand
     )
+    old = settings.old_sessions and open_old_store(
+        settings.old_sessions, timeout=settings.timeout, request=request.at_hand
+    )
     return RedisSessionStore(
         server,
         prefix=settings.prefix,
@@ -188,6 +198,8 @@ def make_session_store(settings: Settings) -> RedisSessionStore:
         anonymous_ttl=settings.session_anonymous_ttl,
         lifetime_of=request.request_lifetime,
         session_at_hand=request.session_at_hand,
+        old=old or None,
+        read_lifetime=database_secret.read_lifetime,
     )
 
 
@@ -215,17 +227,34 @@ def _session_store(settings: Settings) -> RedisSessionStore:
         store.server.shown_url,
         settings.prefix,
     )
+    if store.old and settings.old_sessions:
+        _check_old(store.old, old_url.masked(settings.old_sessions))
     return store
 
 
-def _node_secret(settings: Settings) -> str:
-    """The secret of sessions without a database."""
+def _check_old(old: OldStore, shown: str) -> None:
+    try:
+        old.check()
+    except OldStoreUnavailableError as error:
+        _logger.warning("%s: a session that is not in Redis gets HTTP 503 until it answers", error)
+    finally:
+        old.close()
+    _logger.info("Sessions that are not in Redis are moved from %s", shown)
+
+
+def shared_secret(settings: Settings) -> str | None:
+    """The secret of sessions without a database, where it is that of all nodes."""
     if settings.secret:
         return settings.secret
     # A hash holds a salt, which nobody can guess; a password may be guessed from what it sealed.
     master = config["admin_passwd"] or ""
-    if master.startswith("$pbkdf2"):
-        return str(master)
+    return str(master) if master.startswith("$pbkdf2") else None
+
+
+def _node_secret(settings: Settings) -> str:
+    """The same, or one of this process."""
+    if secret := shared_secret(settings):
+        return secret
     if len(config["db_name"]) != 1:
         _logger.warning(
             "Set ODOO_REDIS_SECRET, or secret in [redis], the same on all nodes: until then a "

@@ -131,6 +131,59 @@ return redis.call('UNLINK', KEYS[1])
 """
 )
 
+# Sessions of another store. The second key is a hash of what is known of their identifier: the
+# field of each sid that was moved, and `ended` where all were ended. As long as it lives none of
+# these comes back from there, because that store may go on holding what ended here.
+MOVED, HERE, ENDED = b"moved", b"here", b"ended"
+MOVES = {MOVED, HERE, ENDED}
+MOVE, ASK = b"move", b"ask"
+
+_KEEP = """
+local function keep(key, milliseconds)
+    local left = redis.call('TTL', key) * 1000
+    redis.call('PEXPIRE', key, math.max(left, tonumber(milliseconds)))
+end
+"""
+
+# ARGV: field, value, ttl (ms), that of what is known (ms), and "ask" to be told only
+ADOPT = Script(
+    _IN_TIME
+    + _KEEP
+    + """
+if redis.call('HGET', KEYS[2], 'ended') then
+    return 'ended'
+end
+if redis.call('HGET', KEYS[2], ARGV[1]) or redis.call('HGET', KEYS[1], ARGV[1]) then
+    return 'here'
+end
+if ARGV[5] == 'move' then
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+    keep(KEYS[1], ARGV[3])
+    redis.call('HSET', KEYS[2], ARGV[1], '')
+    keep(KEYS[2], ARGV[4])
+end
+return 'moved'
+""",
+    keys=2,
+)
+
+# The end of all the sids of a session, also of those that are only in the other store.
+# ARGV: ttl of what is known (ms), "known" to say so only if a sid was moved. Whether one was
+REVOKE = Script(
+    _IN_TIME
+    + _KEEP
+    + """
+local was_moved = redis.call('EXISTS', KEYS[2])
+if was_moved == 1 or ARGV[2] ~= 'known' then
+    redis.call('HSET', KEYS[2], 'ended', '')
+    keep(KEYS[2], ARGV[1])
+end
+redis.call('UNLINK', KEYS[1])
+return was_moved
+""",
+    keys=2,
+)
+
 # A browser has presented the sid that was issued. ARGV: its field
 PRESENTED = Script(
     _IN_TIME

@@ -28,6 +28,7 @@ from ..exceptions import (
     CorruptRecordError,
     Error,
     NewerRecordError,
+    OldStoreUnavailableError,
     RedisRefusedError,
     RedisUnavailableError,
     SecretUnavailableError,
@@ -39,8 +40,10 @@ from ..keys import (
     identifier_key,
     is_valid_identifier,
     is_valid_sid,
+    moved_key,
     session_place,
 )
+from ..migration import OldSession, OldStore, Refused
 from . import scripts
 from .activity import ActivityFile
 from .counters import SESSION_COUNTERS
@@ -60,6 +63,10 @@ MAX_LIFETIME = 10**9  # seconds; Redis refuses an expiry that overflows
 ACTIVITY_FRACTION = 60
 ACTIVITY_INTERVAL = 60  # seconds
 MOST_SEEN = 10_000  # sessions that are remembered for the books until they are asked for
+# How long it is remembered which sessions came from another store, or were ended there: longer than
+# that store may go on holding them, also if its nodes still serve while the others are restarted.
+REVOKED_FOR = 365 * 24 * 3600  # seconds; so long a cookie lives
+MOVED_FOR = 2  # times the longer of both lifetimes
 TOUCHED_INTERVAL = 1  # seconds, where an addon ends sessions by a timeout of its own
 
 
@@ -111,6 +118,10 @@ class RedisSessionStore(SessionStore):
     :param lifetime_of: gives ``sessions.max_inactivity_seconds`` of a session's database, or None
         where it cannot be known now
     :param session_at_hand: gives the session of the request that this thread serves, or None
+    :param old: where sessions were kept before: those that are only there are moved when they are
+        asked for
+    :param read_lifetime: gives the same as ``lifetime_of`` for a database, for sessions that are
+        moved; None where it has none
     :ivar now: gives seconds since the epoch by Redis' clock, by which all times of records are
     """
 
@@ -125,6 +136,8 @@ class RedisSessionStore(SessionStore):
         anonymous_ttl: int | None = None,
         lifetime_of: Callable[[Any], int | None] = lambda session: None,
         session_at_hand: Callable[[], Any] = lambda: None,
+        old: OldStore | None = None,
+        read_lifetime: Callable[[str], int | None] = lambda db: None,
     ) -> None:
         super().__init__(session_class(http.Session))
         self.server = server
@@ -134,6 +147,8 @@ class RedisSessionStore(SessionStore):
         self._anonymous_ttl = anonymous_ttl
         self._lifetime_of = lifetime_of
         self._session_at_hand = session_at_hand
+        self.old = old
+        self._read_lifetime = read_lifetime
         self._lifetimes: dict[str | None, _Lifetime] = {}
         self._seen: dict[str, tuple[str, int, float]] = {}  # see `seen`
         self._refused = -REFUSALS_LOGGED  # when it was logged
@@ -142,6 +157,8 @@ class RedisSessionStore(SessionStore):
     def disconnect(self) -> None:
         """Close this process's connections; the next call opens one."""
         self.server.disconnect()
+        if self.old:
+            self.old.close()
 
     def check(self) -> None:
         """Do once with a session of nobody's what is done with sessions.
@@ -156,9 +173,12 @@ class RedisSessionStore(SessionStore):
             # The text, where others would run what the server has already.
             text, key, field = scripts.DELETE.text, place.key, place.field
             self._execute("EVAL", text, 1, key, field, b"", 0, DEADLINE)
-            self.get_missing_session_identifiers([session.sid[:IDENTIFIER_LENGTH]])
-            self.delete_from_identifiers([session.sid[:IDENTIFIER_LENGTH]])
-            self.get(session.sid)
+            identifiers = [session.sid[:IDENTIFIER_LENGTH]]
+            self._missing_here(identifiers)
+            self._end_here(identifiers)
+            self._read(place)
+            if self.old:
+                self._execute("UNLINK", moved_key(place.key))
         except SessionStoreUnavailable as error:
             raise error.__cause__ or error from None
 
@@ -181,6 +201,8 @@ class RedisSessionStore(SessionStore):
         except ValueError:
             return self.new()
         record = self._read(place)
+        if record is None and self.old:
+            record = self._moved_here(sid, place)
         if record is None:
             return self.new()
         now = self.now()
@@ -354,7 +376,26 @@ class RedisSessionStore(SessionStore):
     # -- many sessions -----------------------------------------------------------------------------
 
     def get_missing_session_identifiers(self, identifiers: Iterable[str]) -> set[str]:
-        """Those of ``identifiers`` under which there is no session."""
+        """Those of ``identifiers`` under which there is no session.
+
+        One that is only in the old store still is there, unless one of its sids was moved or ended.
+        """
+        missing = self._missing_here(identifiers)
+        if self.old and missing:
+            try:
+                names = self.old.names()
+            except OldStoreUnavailableError as error:
+                raise self._unavailable(error) from error
+            there = list(missing & {name[:IDENTIFIER_LENGTH] for name in names})
+            known = self._run_many(there, "EXISTS", key_of=moved_key)
+            missing -= {
+                identifier
+                for identifier, is_known in zip(there, known, strict=True)
+                if not is_known
+            }
+        return missing
+
+    def _missing_here(self, identifiers: Iterable[str]) -> set[str]:
         asked = list(dict.fromkeys(identifiers))
         valid = [identifier for identifier in asked if is_valid_identifier(identifier)]
         found = self._run_many(valid, "EXISTS")
@@ -363,14 +404,31 @@ class RedisSessionStore(SessionStore):
         )
 
     def delete_from_identifiers(self, identifiers: Sequence[str]) -> None:
-        """Forget all sessions of these identifiers.
+        """Forget all sessions of these identifiers, in the old store too.
 
+        :raises SessionStoreUnavailable: when one of both did not do it; if that was the old store,
+            they are ended for all nodes that have this one
         :raises ValueError: when one is malformed; nothing is deleted then
         """
         if not all(map(is_valid_identifier, identifiers)):
             raise ValueError(
                 "Identifier format incorrect, did you pass in a string instead of a list?"
             )
+        self._end_here(identifiers)
+        if self.old and identifiers:
+            try:
+                self.old.delete(identifiers)
+            except OldStoreUnavailableError as error:
+                raise self._unavailable(error) from error
+
+    def _end_here(self, identifiers: Sequence[str]) -> None:
+        if self.old:
+            keys = [identifier_key(self._prefix, identifier) for identifier in identifiers]
+            self._run_for_keys(
+                scripts.REVOKE,
+                [(key, moved_key(key), REVOKED_FOR * 1000, b"", DEADLINE) for key in keys],
+            )
+            return
         # The text, because a server may not know the script, and all are sent at once.
         self._run_many(identifiers, "EVAL", scripts.END.text, 1, last=DEADLINE)
 
@@ -402,6 +460,91 @@ class RedisSessionStore(SessionStore):
         database, uid = record.data.get("db"), record.data.get("uid")
         if database and uid and len(self._seen) < MOST_SEEN:
             self._seen[sid[:IDENTIFIER_LENGTH]] = database, uid, now
+
+    # -- from another store ------------------------------------------------------------------------
+
+    def adopt(self, found: Sequence[OldSession], *, ask: bool = False) -> list[bytes | None]:
+        """Store sessions of the old store under their sids, each with what is left of its time.
+
+        Nothing that is here is changed. A sid that was moved before is not moved again, because its
+        session may have ended here since; nor one of an identifier whose sessions were ended.
+
+        :param ask: store nothing, be told only
+        :return: for each ``MOVED``, ``HERE`` or ``ENDED``; None: its time is over
+        :raises SessionStoreUnavailable: when Redis, or PostgreSQL, does not say
+        """
+        outcomes: list[bytes | None] = [None] * len(found)
+        numbers, calls = [], []
+        for number, session in enumerate(found):
+            place, data = self._place_of(session.sid), session.data
+            lifetime = self._lifetime_in(data.get("db"))
+            ttl = lifetime if data.get("uid") else self._anonymous_ttl or lifetime
+            left = ttl - (session.idle or 0.0)
+            if session.left is not None:
+                left = min(left, session.left)
+            if left <= 0 or self._is_superseded_for_good(data):
+                continue
+            record = self._sealed(place, data, ttl, idle=ttl - left)
+            known = MOVED_FOR * max(lifetime, session.left or 0.0)
+            numbers.append(number)
+            calls.append(
+                (
+                    *(place.key, moved_key(place.key), place.field, record.raw),
+                    *(math.ceil(left * 1000), math.ceil(known * 1000)),
+                    *(scripts.ASK if ask else scripts.MOVE, DEADLINE),
+                )
+            )
+        answers = self._run_for_keys(scripts.ADOPT, calls, among=scripts.MOVES)
+        for number, answer in zip(numbers, answers, strict=True):
+            outcomes[number] = answer
+        return outcomes
+
+    def _moved_here(self, sid: str, place: SessionPlace) -> SessionRecord | None:
+        """What the old store has under a sid that is not here, moved; None where that is nothing.
+
+        Of two nodes that move it at once, one does so, and the other finds it here.
+        """
+        assert self.old
+        try:
+            [found] = self.old.fetch([sid])
+        except OldStoreUnavailableError as error:
+            raise self._unavailable(error) from error
+        if found is None:
+            return None
+        if isinstance(found, Refused):
+            _logger.warning("Session %s… of the old store is %s", sid[:8], found.reason)
+            return None
+        [outcome] = self.adopt([found])
+        if outcome == scripts.ENDED or outcome is None:
+            return None
+        return self._read(place)
+
+    def _end_in_old(self, place: SessionPlace) -> None:
+        """A session ends that may have come from the old store: there too."""
+        assert self.old
+        ended = place.key, moved_key(place.key), REVOKED_FOR * 1000, b"known", DEADLINE
+        [was_moved] = self._run_for_keys(scripts.REVOKE, [ended])
+        if was_moved:
+            try:
+                self.old.delete([place.key[-IDENTIFIER_LENGTH:]])
+            except OldStoreUnavailableError as error:  # here it has ended for good
+                _logger.warning("A session ended, and is still in the old store: %s", error)
+
+    def _lifetime_in(self, db: str | None) -> int:
+        """Seconds that sessions of a database live without activity."""
+        if db and db not in self._lifetimes:
+            try:
+                found = self._read_lifetime(db)
+            except SecretUnavailableError as error:
+                raise self._unavailable(error) from error
+            self.learn(db, int(http.SESSION_LIFETIME) if found is None else found)
+        return self._lifetimes[db].seconds if db in self._lifetimes else int(http.SESSION_LIFETIME)
+
+    @staticmethod
+    def _is_superseded_for_good(data: dict[str, Any]) -> bool:
+        """Whether Odoo takes a sid for none because a soft rotation replaced it a while ago."""
+        moment = data.get("deletion_time")
+        return isinstance(moment, (int, float)) and moment <= time.time()
 
     # -- for addons that know of files ------------------------------------------------------------
 
@@ -610,7 +753,10 @@ class RedisSessionStore(SessionStore):
     def _delete(self, place: SessionPlace, record: SessionRecord | None) -> None:
         """Delete what was valid when it was read with all its family; decide there otherwise."""
         if record is not None and self._is_valid(place, record):
-            self._run(scripts.END, place, DEADLINE, among=scripts.COUNTS)
+            if self.old:
+                self._end_in_old(place)
+            else:
+                self._run(scripts.END, place, DEADLINE, among=scripts.COUNTS)
         else:
             self._run(scripts.DELETE, place, b"", 0, DEADLINE, among=scripts.COUNTS)
 
@@ -637,8 +783,10 @@ class RedisSessionStore(SessionStore):
     def _place_of(self, sid: Any) -> SessionPlace:
         return session_place(self._prefix, sid)
 
-    def _sealed(self, place: SessionPlace, data: dict[str, Any], ttl: int) -> SessionRecord:
-        now = self.now()
+    def _sealed(
+        self, place: SessionPlace, data: dict[str, Any], ttl: int, *, idle: float = 0.0
+    ) -> SessionRecord:
+        now = self.now() - idle
         if "next_sid" in data:
             data = dict(data)
             self._shift_deletion(data, self._skew())
@@ -725,21 +873,42 @@ class RedisSessionStore(SessionStore):
         return answer
 
     def _run_many(
-        self, identifiers: Sequence[str], *command: Any, last: Any = None
+        self,
+        identifiers: Sequence[str],
+        *command: Any,
+        last: Any = None,
+        key_of: Callable[[str], str] = str,
     ) -> Sequence[int]:
         """One ``command`` for the key of each identifier; it answers with a number.
 
         :param last: an argument after the key
+        :param key_of: gives another key for that key
         """
         end = () if last is None else (last,)
+        keys = [key_of(identifier_key(self._prefix, identifier)) for identifier in identifiers]
         try:
-            answers = self.server.execute_many(
-                [(*command, identifier_key(self._prefix, i), *end) for i in identifiers]
-            )
+            answers = self.server.execute_many([(*command, key, *end) for key in keys])
         except (RedisUnavailableError, WrongTypeError) as error:
             raise self._unavailable(error) from error
         for answer in answers:
             if not isinstance(answer, int) or answer not in scripts.COUNTS:
+                raise self._wrong_answer(answer)
+        return answers
+
+    def _run_for_keys(
+        self, script: Any, calls: Sequence[tuple[Any, ...]], among: set[Any] = scripts.COUNTS
+    ) -> list[Any]:
+        """A script for many keys.
+
+        :param calls: their keys and arguments
+        :param among: the answers that it may give
+        """
+        try:
+            answers = self.server.evaluate_many(script, calls)
+        except (RedisUnavailableError, WrongTypeError) as error:
+            raise self._unavailable(error) from error
+        for answer in answers:
+            if not isinstance(answer, (bytes, int)) or answer not in among:
                 raise self._wrong_answer(answer)
         return answers
 

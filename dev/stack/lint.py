@@ -8,9 +8,18 @@ from pathlib import Path
 from .provision import environment
 
 TYPED_PACKAGES = [
-    *("codec", "commands", "connection", "http_patch", "operation", "ormcache", "sessions"),
+    *(
+        "codec",
+        "commands",
+        "connection",
+        "http_patch",
+        "migration",
+        "operation",
+        "ormcache",
+        "sessions",
+    ),
 ]
-TYPED_MODULES = ["config", "exceptions", "keys", "url"]
+TYPED_MODULES = ["config", "exceptions", "keys", "old_url", "patience", "url"]
 
 
 def main() -> int:

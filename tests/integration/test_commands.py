@@ -21,7 +21,7 @@ from stack.servers.tls import Certificates
 
 LATE = 15.0  # seconds until a process is seen
 GOOD = {"appendonly": "yes"}
-SUBCOMMANDS = ["doctor", "status", "sessions", "purge", "warm", "verify"]
+SUBCOMMANDS = ["doctor", "status", "sessions", "purge", "warm", "verify", "migrate"]
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[2]
 # A module may import from its own layer and those before it.
 LAYERS = [
     {"exceptions"},
-    {"config", "keys", "url"},
+    {"config", "keys", "old_url", "patience", "url"},
     {"connection", "codec"},
+    {"migration"},
     {"sessions", "ormcache", "operation"},
     {"http_patch"},
     {"commands"},
@@ -25,9 +26,12 @@ WITHOUT_ODOO = {
     "exceptions",
     "config",
     "keys",
+    "old_url",
+    "patience",
     "url",
     "connection",
     "codec",
+    "migration",
     "ormcache",
     "operation",
 }
@@ -37,7 +41,9 @@ WITHOUT_ODOO = {
     "name",
     [
         "keys",
+        "old_url",
         "url",
+        "migration.session",
         "connection.breaker",
         "codec.value",
         "commands.context",

@@ -42,6 +42,11 @@ FIELD_ADDONS = (
     "odoo-addon-queue-job==19.0.2.4.0.1",
     "odoo-addon-sentry==19.0.1.0.1",
     "odoo-addon-session-db==19.0.1.0.0.2",
+    "mangono-addon-redis-session-store==3.0.1",
+    "environ-odoo-config==0.9.2",
+    "importlib-metadata==8.7.0",
+    "wrapt==1.17.3",
+    "zipp==3.23.0",
     "openupgradelib==3.13.7",
     "sentry-sdk==2.22.0",
 )
