@@ -126,6 +126,7 @@ class Settings:
         computed again and compared; 0: none
     :param metrics_token: that whoever reads ``/redis/metrics`` has to show; None: there is no such
         page
+    :param opentelemetry: whether redis-py's own metrics go to the MeterProvider of the process
     """
 
     url: str = _setting("redis://localhost:6379/0", _url, EXAMPLES)
@@ -146,6 +147,7 @@ class Settings:
     metrics_token: str | None = _setting(
         None, _token, "at least 16 visible characters of ASCII, without spaces"
     )
+    opentelemetry: bool = _setting(False, _switch, "true or false")
     ormcache_max_bytes: int = _setting(128 * 2**20, _bytes, "a whole number of bytes, from 1048576")
 
     def __repr__(self) -> str:

@@ -34,8 +34,19 @@ MAX_VALUE = 4 * 2**20  # bytes of one value, compressed
 _COMPRESSED_FROM = 512  # bytes: below, it saves nothing
 _NONCE_LENGTH = 12
 _SEALED = b"="  # what a sealed value starts with: never with what marks a claim
-_HEADER = struct.Struct("<Bf")  # flags, seconds it took to compute
+_HEADER = struct.Struct("<BfI")  # flags, and the cost
 _COMPRESSED = 1
+
+
+class Cost(NamedTuple):
+    """What computing a value took.
+
+    :param seconds: of a process's time
+    :param queries: of SQL
+    """
+
+    seconds: float = 0.0
+    queries: int = 0
 
 
 class Adapter(NamedTuple):
@@ -151,10 +162,10 @@ class Vault:
         """A name for ``data`` that tells nothing of it to who has not the secret."""
         return blake2b(data, digest_size=FIELD_LENGTH, key=self._digest_key).digest()
 
-    def seal(self, place: bytes, data: bytes, cost: float) -> bytes:
+    def seal(self, place: bytes, data: bytes, cost: Cost) -> bytes:
         """What to store in ``place``.
 
-        :param cost: seconds that computing the value took
+        :param cost: of computing the value
         :raises NotShareableError: when it is too big
         """
         flags = 0
@@ -163,10 +174,10 @@ class Vault:
         if len(data) > MAX_VALUE:
             raise NotShareableError(f"{len(data)} bytes")
         nonce = os.urandom(_NONCE_LENGTH)
-        sealed = self._cipher.encrypt(nonce, _HEADER.pack(flags, cost) + data, place)
+        sealed = self._cipher.encrypt(nonce, _HEADER.pack(flags, *cost) + data, place)
         return _SEALED + nonce + sealed
 
-    def open(self, place: bytes, sealed: bytes) -> tuple[bytes, float]:
+    def open(self, place: bytes, sealed: bytes) -> tuple[bytes, Cost]:
         """What :meth:`seal` was given for this place.
 
         :raises CorruptRecordError: when it was not sealed for this place, by this database
@@ -179,9 +190,9 @@ class Vault:
         except (InvalidTag, ValueError) as error:
             raise CorruptRecordError("it does not open") from error
         # Authenticated from here on.
-        flags, cost = _HEADER.unpack_from(plain)
+        flags, *cost = _HEADER.unpack_from(plain)
         data = plain[_HEADER.size :]
-        return (zlib.decompress(data) if flags & _COMPRESSED else data), cost
+        return (zlib.decompress(data) if flags & _COMPRESSED else data), Cost(*cost)
 
 
 # -- keys ------------------------------------------------------------------------------------------

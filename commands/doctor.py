@@ -9,13 +9,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import os
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import psycopg2
 from cryptography import x509
+from odoo import sql_db
 from odoo.tools import config
 
 from ..connection import RedisServer
@@ -26,8 +30,10 @@ from ..exceptions import (
     OldStoreUnavailableError,
     RedisUnavailableError,
 )
+from ..http_patch import code_listing
 from ..migration import OldStore
 from ..old_url import masked
+from ..operation import Process
 from ..url import RedisURL, parse
 from .context import Context
 
@@ -38,6 +44,11 @@ PING_SECONDS = 5.0  # for all of them
 SLOW, VERY_SLOW = 0.005, 0.050  # seconds: an answer of a network nearby takes less
 CERTIFICATE_DAYS = 21
 FULL = 0.9  # of maxmemory
+GROWN_FOR = 6  # hours of which the growth of memory is known
+ROOM_DAYS = 7  # of memory, at that growth
+REPLICA_LAG = 5  # seconds: a replica reports each second
+FILES = 100  # attachments, the latest ones, whose files are looked for
+FILES_SHOWN = 10  # of those that differ
 CONNECT = 3.0  # seconds
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050)  # seconds, upper ends
 
@@ -89,12 +100,16 @@ def examine(context: Context, pings: int = PINGS) -> Iterator[Finding]:
             has_books |= server is context.server
             yield from _latency(subject, server, f"{settings.prefix}:doctor", pings)
             yield _clock(subject, server)
-            yield from _memory(subject, server)
+            yield from _memory(subject, server, context)
+            yield from _replicas(subject, server)
         yield from _certificates(subject, parse(text))
     if context.sessions and context.sessions.old:
         yield _former_store(context.sessions.old, str(settings.old_sessions))
+    alive = context.books.alive() if has_books else []
     if has_books:
-        yield from _nodes(context)
+        yield from _nodes(alive)
+        yield from _codes(context, alive)
+    yield from _databases(alive, has_books=has_books)
     yield from _odoo(context)
 
 
@@ -175,13 +190,20 @@ def _clock(subject: str, server: RedisServer) -> Finding:
     )  # fmt: skip
 
 
-def _memory(subject: str, server: RedisServer) -> Iterator[Finding]:
+def _info(server: RedisServer, section: str) -> dict[str, str]:
+    """What a server says of itself; nothing where it may not, or is a Cluster."""
     try:
-        answer = server.execute("INFO", "memory")
-    except RedisUnavailableError:  # kept from this user, or a Cluster, of which none is meant
-        return
+        answer = server.execute("INFO", section)
+    except RedisUnavailableError:
+        return {}
     text = answer.decode(errors="replace") if isinstance(answer, bytes) else ""
-    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _memory(subject: str, server: RedisServer, context: Context) -> Iterator[Finding]:
+    facts = _info(server, "memory")
+    if not facts:
+        return
     used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
     limit = f"of {most / 2**20:.0f}" if most else "without a limit of its own"
     told = f"{used / 2**20:.0f} MB used {limit}"
@@ -189,6 +211,52 @@ def _memory(subject: str, server: RedisServer) -> Iterator[Finding]:
         not most or used <= FULL * most, f"{subject}, memory", told, told,
         "a higher maxmemory: where it is full, sessions are refused, or evicted",
     )  # fmt: skip
+    if server is context.server:
+        past = context.books.memory()
+        context.books.note_memory(used)
+        yield from _growth(subject, past, context.books.now() / 3600, used, most)
+
+
+def _growth(
+    subject: str, past: dict[int, int], now: float, used: int, most: int
+) -> Iterator[Finding]:
+    """How long there is room, at the growth since the first look of this command within a day.
+
+    :param past: bytes that were used, by hour since the epoch
+    :param now: hours since the epoch
+    """
+    first = min(past, default=None)
+    if first is None or now - first < GROWN_FOR or not most:
+        return
+    growth = (used - past[first]) / (now - first)
+    told = f"{growth / 2**20:+.1f} MB an hour in the last {now - first:.0f} hours"
+    days = (most - used) / growth / 24 if growth > 0 else float("inf")
+    yield _either(
+        days >= ROOM_DAYS, f"{subject}, growth of memory", told,
+        f"{told}: full in {days:.1f} days", "a higher maxmemory, or find out what grows",
+    )  # fmt: skip
+
+
+def _replicas(subject: str, server: RedisServer) -> Iterator[Finding]:
+    """Whether each has what the primary has: what it lacks is lost with the primary."""
+    facts = _info(server, "replication")
+    replicas = [
+        dict(part.split("=", 1) for part in told.split(",") if "=" in part)
+        for name, told in facts.items()
+        if re.fullmatch(r"slave\d+", name)
+    ]
+    late = [
+        f"{replica.get('ip')}:{replica.get('port')} ({replica.get('state')}, "
+        f"{replica.get('lag')} s behind)"
+        for replica in replicas
+        if replica.get("state") != "online" or int(replica.get("lag", 0)) > REPLICA_LAG
+    ]
+    if replicas:
+        yield _either(
+            not late, f"{subject}, replicas", f"all {len(replicas)} follow",
+            f"not up to date: {', '.join(late)}",
+            "look at their logs: a failover to one of them loses sessions",
+        )  # fmt: skip
 
 
 def _certificates(subject: str, url: RedisURL) -> Iterator[Finding]:
@@ -219,9 +287,8 @@ def _days_left(host: str, port: int, url: RedisURL) -> int:
     return (end - now).days
 
 
-def _nodes(context: Context) -> Iterator[Finding]:
+def _nodes(alive: list[Process]) -> Iterator[Finding]:
     """Whether the processes say the same of themselves."""
-    alive = context.books.alive()
     hosts = sorted({process.host for process in alive})
     if not alive:
         yield Finding(
@@ -232,23 +299,17 @@ def _nodes(context: Context) -> Iterator[Finding]:
     yield Finding(OK, "nodes", f"{len(alive)} processes on {', '.join(hosts)}")
     for name in sorted({name for process in alive for name in process.settings}):
         yield _alike(
-            f"setting {name}", {process.host: process.settings.get(name) for process in alive},
+            f"setting {name}", [(process.host, process.settings.get(name)) for process in alive],
             FAIL, "set it alike on all nodes, and restart them",
         )  # fmt: skip
-    versions = {process.host: process.addon for process in alive}
+    versions = [(process.host, process.addon) for process in alive]
     yield _alike("version of the addon", versions, WARN, "finish the deployment")
-    for database in sorted({name for process in alive for name in process.fingerprints}):
-        codes = {
-            process.host: process.fingerprints[database]
-            for process in alive
-            if database in process.fingerprints
-        }
-        yield _alike(
-            f"code for {database}", codes, WARN,
-            "cached values are shared between nodes with the same code only: finish the "
-            "deployment, or compare what each logs with --log-handler "
-            "odoo.addons.redis_session_ormcache:DEBUG",
-        )  # fmt: skip
+    for process in alive:
+        if process.replaced:
+            yield Finding(
+                FAIL, "session store", f"{process.host}, {process.role}: {process.replaced}",
+                "do without the addon that replaces it, or set session = false",
+            )  # fmt: skip
     cron = {process.host for process in alive if process.role == "cron"}
     if len(cron) > 1:
         yield Finding(
@@ -257,10 +318,120 @@ def _nodes(context: Context) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _alike(subject: str, by_host: dict[str, Any], level: str, todo: str) -> Finding:
-    """Whether all nodes say the same."""
-    told = ", ".join(f"{host}: {value}" for host, value in sorted(by_host.items()))
-    is_alike = len({str(value) for value in by_host.values()}) <= 1
+def _codes(context: Context, alive: list[Process]) -> Iterator[Finding]:
+    """Whether nodes share cached values, and if not, which files are why."""
+    for database in sorted({name for process in alive for name in process.fingerprints}):
+        codes = [
+            (process.host, process.fingerprints[database])
+            for process in alive
+            if database in process.fingerprints
+        ]
+        found = _alike(
+            f"code for {database}", codes, WARN,
+            "cached values are shared between nodes with the same code only: finish the deployment",
+        )  # fmt: skip
+        if found.level != OK:
+            files = _differing(context, database, {code for _host, code in codes})
+            found = found._replace(told=f"{found.told}; {files}")
+        yield found
+
+
+def _differing(context: Context, database: str, codes: set[str]) -> str:
+    """Which files are not the same."""
+    try:
+        known = code_listing.read(context.books, database)
+    except Error:
+        known = {}
+    listings = {code: known[code] for code in codes if code in known}
+    if len(listings) < 2:
+        return "which files is not known yet: a process tells it a moment after it has started"
+    files = code_listing.differing(listings)
+    more = f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
+    return f"not the same: {', '.join(files[:FILES_SHOWN])}{more}"
+
+
+def _databases(alive: list[Process], *, has_books: bool) -> Iterator[Finding]:
+    """Whether each database's files are here, and whether all that uses it has the addon."""
+    names = config["db_name"] or sorted(
+        {name for process in alive for name in process.fingerprints}
+    )
+    for name in names:
+        try:
+            with contextlib.closing(sql_db.db_connect(name).cursor()) as cursor:
+                yield from _filestore(name, cursor)
+                if has_books:
+                    yield from _without_addon(name, cursor, alive)
+        except psycopg2.Error as error:
+            told = " ".join(str(error).split())
+            yield Finding(
+                FAIL, f"database {name}", told, "db_host, db_user, and whether it is there"
+            )
+
+
+def _filestore(database: str, cursor: Any) -> Iterator[Finding]:
+    """Whether the files of the latest attachments, which any node may have stored, are here."""
+    cursor.execute(
+        "SELECT store_fname FROM ir_attachment WHERE store_fname IS NOT NULL"
+        " ORDER BY id DESC LIMIT %s",
+        (FILES,),
+    )
+    names = {name for (name,) in cursor.fetchall()}
+    folder = config.filestore(database)
+    missing = sum(not os.path.isfile(os.path.join(folder, name)) for name in names)
+    yield _either(
+        not missing, f"files of {database}", f"the latest {len(names)} are on this node",
+        f"{missing} of the latest {len(names)} are not in {folder}",
+        "one filestore for all nodes (deploy/attachments); run this on each node", FAIL,
+    )  # fmt: skip
+
+
+def _without_addon(database: str, cursor: Any, alive: list[Process]) -> Iterator[Finding]:
+    """Whether more processes of Odoo are connected than keep books.
+
+    PostgreSQL knows them by address and pid, which is their prefork server's if they have one.
+    Processes of several nodes may have the same pid: of each there are as many addresses as nodes.
+    """
+    before, has_pid, after = config["db_app_name"].partition("{pid}")
+    if not has_pid:
+        return
+    cursor.execute(
+        "SELECT DISTINCT application_name, coalesce(host(client_addr), 'this host')"
+        " FROM pg_stat_activity WHERE datname = %s AND pid != pg_backend_pid()",
+        (database,),
+    )
+    is_odoo = re.compile(f"{re.escape(before)}(\\d+){re.escape(after)}").fullmatch
+    addresses: dict[int, set[str]] = {}
+    for application, address in cursor.fetchall():
+        if found := is_odoo(application or ""):
+            addresses.setdefault(int(found[1]), set()).add(address)
+    hosts: dict[int, set[str]] = {}
+    for process in alive:
+        for pid in (process.pid, process.parent):
+            hosts.setdefault(pid, set()).add(process.host)
+    unknown = [
+        f"{pid} at {' or '.join(sorted(where))}"
+        for pid, where in sorted(addresses.items())
+        if pid != os.getpid() and len(where) > len(hosts.get(pid, ()))
+    ]
+    yield _either(
+        not unknown, f"processes of {database}", "all have the addon",
+        f"without the addon, or with another prefix: process {', '.join(unknown)}",
+        "the addon in server_wide_modules there: such a node has sessions of its own",
+    )  # fmt: skip
+
+
+def _alike(subject: str, said: list[tuple[str, Any]], level: str, todo: str) -> Finding:
+    """Whether all processes say the same.
+
+    :param said: by each, after its host
+    """
+    by_host: dict[str, set[str]] = {}
+    for host, value in said:
+        by_host.setdefault(host, set()).add(str(value))
+    told = ", ".join(
+        f"{host}: {' and '.join(sorted(values))}" for host, values in sorted(by_host.items())
+    )
+    is_alike = len(set().union(*by_host.values())) <= 1
     return _either(is_alike, subject, "the same on all nodes", f"differs: {told}", todo, level)
 
 

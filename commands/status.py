@@ -107,7 +107,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     if len(rows) > 1:
         shown += ["", *table(rows, right=(1, 4, 5))]
     headings = (
-        "database", "users", "sessions", "hits", "of Redis", "seconds saved", "computed",
+        "database", "users", "sessions", "hits", "of Redis", "seconds saved", "queries saved",
+        "computed",
     )  # fmt: skip
     rows = [headings]
     for name, sums in found["databases"].items():
@@ -119,16 +120,18 @@ def lines(found: dict[str, Any]) -> list[str]:
                 _ratio(sums.get("cache_hits", 0), sums.get("cache_misses", 0)),
                 f"{sums.get('cache_found', 0):.0f}",
                 f"{sums.get('cache_seconds_saved', 0):.1f}",
+                f"{sums.get('cache_queries_saved', 0):.0f}",
                 f"{sums.get('cache_computed', 0):.0f}",
             )
         )
     if len(rows) > 1:
-        shown += ["", *table(rows, right=range(1, 7))]
-    rows = [("method", "seconds saved", "of Redis")]
+        shown += ["", *table(rows, right=range(1, 8))]
+    rows = [("method", "seconds saved", "queries saved", "of Redis")]
     for name, sums in found["methods"].items():
-        rows.append((name, f"{sums['cache_seconds_saved']:.2f}", f"{sums['cache_found']:.0f}"))
+        queries, taken = sums.get("cache_queries_saved", 0), sums["cache_found"]
+        rows.append((name, f"{sums['cache_seconds_saved']:.2f}", f"{queries:.0f}", f"{taken:.0f}"))
     if len(rows) > 1:
-        shown += ["", *table(rows, right=(1, 2))]
+        shown += ["", *table(rows, right=(1, 2, 3))]
     shown.append("")
     for outage in found["outages"]:
         begin = time.strftime("%H:%M", time.localtime(outage["begin"]))

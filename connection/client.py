@@ -46,6 +46,7 @@ from redis.sentinel import (
 from redis.utils import str_if_bytes
 
 from ..url import CLUSTER, SENTINEL, RedisURL
+from . import telemetry
 from .clock import ServerClock, monotonic
 from .names import NAMES
 
@@ -658,6 +659,24 @@ class PooledClient:
             self._pool.release(connection)
 
 
+class _RecordedClient(PooledClient):
+    """One whose commands redis-py's instrumentation is told of."""
+
+    def __init__(self, url: RedisURL, *, half: str, timeout: float) -> None:
+        super().__init__(url, half=half, timeout=timeout)
+        self._server: dict[str, Any] = {"db_namespace": str(url.database)}
+        if not url.path and url.topology != SENTINEL:
+            self._server["server_address"], self._server["server_port"] = url.hosts[0]
+
+    def ask(self, *command: Any) -> Any:
+        with telemetry.recorded(command[0], **self._server):
+            return super().ask(*command)
+
+    def ask_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        with telemetry.recorded("PIPELINE", **self._server):
+            return super().ask_many(commands)
+
+
 class ClusterClient:
     """A Cluster; redis-py keeps its map, and follows it when slots or primaries move."""
 
@@ -866,7 +885,9 @@ def make_client(url: RedisURL, *, half: str, timeout: float) -> Client:
     :param half: "sessions" or "ormcache", for ``CLIENT LIST``
     :param timeout: seconds that a call will have, half of which it may wait for a connection
     """
-    kind = ClusterClient if url.topology == CLUSTER else PooledClient
+    if url.topology == CLUSTER:
+        return ClusterClient(url, half=half, timeout=timeout)
+    kind = _RecordedClient if telemetry.is_on() else PooledClient
     return kind(url, half=half, timeout=timeout)
 
 

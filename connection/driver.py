@@ -45,6 +45,11 @@ _PARAMETERS = {
     "cluster RedisCluster.get_node": "self host port node_name",
     "cluster RedisCluster.get_primaries": "self",
     "cluster RedisCluster.get_redis_connection": "self node",
+    "observability.providers ObservabilityInstance.init": "self config",
+    "observability.providers ObservabilityInstance.is_enabled": "self",
+    "observability.recorder record_operation_duration": (
+        "command_name duration_seconds server_address server_port db_namespace error"
+    ),
     "retry Retry.call_with_retry": "self do fail is_retryable with_failure_count",
 }
 # Where it does what is relied on: the names that its code uses.

@@ -26,6 +26,7 @@ from ..url import CLUSTER, parse
 from .check import check, insist, marked, refusal_in, serves
 from .client import DRIVER_ERRORS, MAX_CALLS, begin, key_of, make_client
 from .clock import monotonic
+from .latency import Latency
 from .silence import Silences
 
 _logger = logging.getLogger(__name__)
@@ -51,11 +52,14 @@ class RedisServer:
         is answered within a twentieth of it is work, of which a request may do any amount
     :param request: gives the request at hand, an object with a ``__dict__``, or None
     :ivar clock: Redis' own, as far as it is known
+    :ivar latencies: how long it took to answer, by command, or by the name of a script, which is in
+        small letters; a round trip of many commands is one of the first
     """
 
     def __init__(
         self, url: str, *, half: str, timeout: float, request: Callable[[], Any] = lambda: None
     ) -> None:
+        self.half = half
         self._url = parse(url)
         self.shown_url = str(self._url) if half == "sessions" else f"{self._url} ({half})"
         self._timeout = timeout
@@ -63,6 +67,7 @@ class RedisServer:
         self._waited = f"_redis_{half}_waited"  # seconds, an attribute of requests
         self._client = make_client(self._url, half=half, timeout=timeout)
         self.clock = self._client.clock
+        self.latencies: dict[str, Latency] = {}
         self._has_nodes = self._url.topology == CLUSTER
         self._patience = PATIENCE if half == "sessions" else timeout
         self._silent = Silences(self._answers, self._answers_again)
@@ -235,8 +240,19 @@ class RedisServer:
         finally:
             if turns is not None:
                 turns.put(None)
-            if request is not None and (took := monotonic() - began) > free:
+            took = monotonic() - began
+            if request is not None and took > free:
                 request.__dict__[self._waited] = waited + took
+            self._observe(command or arguments, took)
+
+    def _observe(self, command: Sequence[Any], seconds: float) -> None:
+        name = command[0]
+        if name in ("EVALSHA", "EVAL"):
+            name = _names.get(command[1], name)
+        latency = self.latencies.get(name)
+        if latency is None:
+            latency = self.latencies.setdefault(name, Latency())
+        latency.observe(seconds)
 
     def _await_turn(self, place: str, seconds: float) -> "queue.SimpleQueue[None]":
         """Take one of the calls that there may be at once; where to give it back."""
@@ -329,12 +345,17 @@ def _evaluate(script: "Script", run: Callable[[str, str], T]) -> T:
         return run("EVAL", script.text)
 
 
+_names: dict[str, str] = {}  # of scripts, by text and by digest
+
+
 class Script:
     """A server-side script with a constant text; data reach it as arguments only.
 
+    :param name: in measurements, in small letters: some are those of commands of Redis, too
     :param keys: how many it is for; in a Cluster all have one slot
     """
 
-    def __init__(self, text: str, keys: int = 1) -> None:
+    def __init__(self, name: str, text: str, keys: int = 1) -> None:
         self.text, self.keys = text, keys
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        _names[self.sha] = _names[text] = name

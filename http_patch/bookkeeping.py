@@ -4,31 +4,35 @@
   that a fork cuts off would keep its locks.
 * ``ThreadedServer.start`` and ``GeventServer.start`` begin the process itself.
 * A worker of another WSGI server begins with its first request.
+* A shell begins when the addon is loaded.
 """
 
 import functools
+import math
 import os
 import socket
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import odoo.cli
 from odoo import release
 from odoo.modules.module import get_manifest
 from odoo.service import server
 from odoo.tools.cache import _COUNTERS
 
 from ..config import Settings
+from ..connection import BUCKETS, RedisServer
 from ..operation import Bookkeeper, Books, Process, Seen, metrics
-from ..operation.books import Figure
+from ..operation.books import REDIS_CALLS, REDIS_SECONDS, Figure
 from ..ormcache import COUNTERS
 from ..ormcache.policy import method_name
 from ..sessions import SESSION_COUNTERS, RedisSessionStore
-from . import application, registry
+from . import application, code_listing, registry, session_store
 from .shape import ADDON, require_signature
 
 _SERVERS = {"Worker": 0, "ThreadedServer": 1, "GeventServer": 0}  # parameters of start
-_ROLES = {"WorkerHTTP": "web", "WorkerCron": "cron"}
+_WORKERS = {"WorkerHTTP": "web", "WorkerCron": "cron"}
+_ROLES = {**_WORKERS, "ThreadedServer": "threaded", "GeventServer": "websocket"}
 books: Books
 metrics_token = ""
 
@@ -45,10 +49,16 @@ def check(settings: Settings) -> None:
         require_signature(f"{name}.start", start, "self", *("stop",)[:count])
 
 
-def apply(kept: Books, settings: Settings, sessions: RedisSessionStore | None) -> None:
+def apply(
+    kept: Books,
+    settings: Settings,
+    sessions: RedisSessionStore | None,
+    servers: Sequence[RedisServer],
+) -> None:
     """Patch the methods, and have the route of metrics if there is a token for it.
 
     :param sessions: where they are kept in Redis
+    :param servers: that are in use
     """
     global books, metrics_token
     books, metrics_token = kept, settings.metrics_token or ""
@@ -56,17 +66,28 @@ def apply(kept: Books, settings: Settings, sessions: RedisSessionStore | None) -
         from ..controllers import metrics as _route  # noqa: F401  # Odoo finds it by its class
     about = _About(settings, books.now)
     seen = (lambda: _by_database(sessions.seen())) if sessions else dict
-    keeper = Bookkeeper(books, about.process, (session_figures, cache_figures), seen)
+    latencies = functools.partial(latency_figures, servers)
+    figures = session_figures, cache_figures, latencies
+    keeper = Bookkeeper(
+        books,
+        about.process,
+        figures,
+        seen,
+        lambda: code_listing.publish(books, registry.fingerprints()),
+    )
     for name in _SERVERS:
         kind = getattr(server, name)
-        kind.start = _keeping_books(kind.start, keeper)
+        kind.start = _keeping_books(kind.start, about, keeper)
     if sessions:
         application.serving = keeper.start
+    if odoo.cli.COMMAND == "shell":
+        keeper.start()
 
 
-def _keeping_books(original: Any, keeper: Bookkeeper) -> Any:
+def _keeping_books(original: Any, about: "_About", keeper: Bookkeeper) -> Any:
     @functools.wraps(original)
     def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        about.server = type(self).__name__
         keeper.start()
         return original(self, *args, **kwargs)
 
@@ -74,7 +95,12 @@ def _keeping_books(original: Any, keeper: Bookkeeper) -> Any:
 
 
 class _About:
-    """The facts that this process gives of itself."""
+    """The facts that this process gives of itself.
+
+    :ivar server: the class of Odoo's that runs it; "" if that is none
+    """
+
+    server = ""
 
     def __init__(self, settings: Settings, now: Any) -> None:
         self._now = now
@@ -95,30 +121,21 @@ class _About:
         return Process(
             host=socket.gethostname(),
             pid=os.getpid(),
-            role=role(),
+            role=self._role(),
+            parent=os.getppid() if self.server in _WORKERS else 0,
             started=self._started,
             addon=self._addon,
             odoo=release.version,
-            fingerprints=registry.fingerprints(),
+            fingerprints={name: str(code) for name, code in registry.fingerprints().items()},
             settings=self._settings,
+            replaced=(session_store.elsewhere() or "") if self._settings["session"] else "",
             seen=now,
         )
 
-
-def role() -> str:
-    """Of this process: "threaded", "web", "cron", "websocket", "wsgi"; "redis" of the command."""
-    # A worker's thread is named by its class.
-    for thread in threading.enumerate():
-        words = thread.name.split()
-        if words[0] == "Worker" and len(words) > 1:
-            return _ROLES.get(words[1], words[1])
-    if isinstance(server.server, server.GeventServer):
-        return "websocket"
-    if server.server is not None:
-        return "threaded"
-    import odoo.cli
-
-    return "redis" if getattr(odoo.cli, "COMMAND", None) == "redis" else "wsgi"
+    def _role(self) -> str:
+        if odoo.cli.COMMAND in ("shell", "redis"):
+            return str(odoo.cli.COMMAND)
+        return _ROLES.get(self.server, self.server) or "wsgi"
 
 
 def session_figures() -> dict[Figure, float]:
@@ -142,6 +159,7 @@ def cache_figures() -> dict[Figure, float]:
     for (database, method), shared in COUNTERS.copy().items():
         sums[Figure("cache_found", database, method)] = shared.found
         sums[Figure("cache_seconds_saved", database, method)] = shared.saved
+        sums[Figure("cache_queries_saved", database, method)] = shared.queries_saved
         sums[Figure("cache_computed", database, method)] = shared.computed
         sums[Figure("cache_seconds_spent", database, method)] = shared.spent
         sums[Figure("cache_published", database, method)] = shared.published
@@ -150,6 +168,18 @@ def cache_figures() -> dict[Figure, float]:
         sums[Figure("cache_wrong", database, method)] = shared.wrong
         sums[Figure("cache_bytes_read", database, method)] = shared.bytes_in
         sums[Figure("cache_bytes_sent", database, method)] = shared.bytes_out
+    return sums
+
+
+def latency_figures(servers: Iterable[RedisServer]) -> dict[Figure, float]:
+    """How long Redis took to answer: seconds of each command, and calls of each of its buckets."""
+    sums: dict[Figure, float] = {}
+    for each in servers:
+        for command, latency in each.latencies.copy().items():
+            sums[Figure(REDIS_SECONDS, "", f"{each.half} {command}")] = latency.seconds
+            for end, count in zip((*BUCKETS, math.inf), latency.counts, strict=True):
+                if count:
+                    sums[Figure(REDIS_CALLS, "", f"{each.half} {command} {end}")] = count
     return sums
 
 

@@ -10,7 +10,7 @@ from odoo.tools import config
 
 from .. import old_url
 from ..config import Settings
-from ..connection import RedisServer
+from ..connection import RedisServer, telemetry
 from ..exceptions import (
     OldStoreUnavailableError,
     RedisUnavailableError,
@@ -118,6 +118,9 @@ def install() -> Installed | None:
             target.check()
         except (ReplacedError, UnsupportedOdooError) as error:
             raise type(error)(f"{error}; with ormcache = false it is not touched") from error
+    if settings.opentelemetry:
+        telemetry.switch_on()
+        _logger.info("redis-py's metrics go to OpenTelemetry")
     installed = Installed(settings)
     if settings.session:
         installed.sessions = _session_store(settings)
@@ -138,8 +141,9 @@ def install() -> Installed | None:
         installed.outbox = Outbox(installed.remote)
         _share_ormcache(installed.remote, installed.outbox, installed.sampling, settings)
         warm_up.apply(installed.disconnect)
-    if half := installed.sessions or installed.remote:
-        bookkeeping.apply(Books(half.server, settings.prefix), settings, installed.sessions)
+    if servers := [half.server for half in (installed.sessions, installed.remote) if half]:
+        books = Books(servers[0], settings.prefix)
+        bookkeeping.apply(books, settings, installed.sessions, servers)
     in_force.apply(_at_start, _loaded)
     _installed = installed
     return installed

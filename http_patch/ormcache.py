@@ -14,6 +14,7 @@ from odoo.http import _request_stack
 from odoo.tools import cache as odoo_cache
 from odoo.tools.cache import _COUNTERS, _logger, ormcache, ormcache_counter
 
+from ..codec.value import Cost
 from ..ormcache import Generation, SharedOrmcache, tables
 from ..ormcache.layers import Computed
 from ..ormcache.originals import digest
@@ -166,7 +167,7 @@ class _Call:
             _translations(shared, self.method, self.model, self._args, self._kwargs),
         )
 
-    def compute(self) -> tuple[Any, float, Collection[Any] | None]:
+    def compute(self) -> tuple[Any, Cost, Collection[Any] | None]:
         if self.container == "templates":
             # Compiling consumes a tree that the cursor keeps; core has it made again when the
             # cache was cleared, and another thread has not looked a template up since.
@@ -174,9 +175,12 @@ class _Call:
             if self._connection.clears not in (None, clears):
                 self._connection.forget_batch()
             self._connection.clears = clears
-        noted = _Noted(self.model.env.cr)
+        cursor = self.model.env.cr
+        noted, queries = _Noted(cursor), cursor.sql_log_count
         with noted:
-            value, cost = self.compute_only()
+            value, seconds = self.compute_only()
+        # Where queries are logged, the count begins anew at a commit.
+        cost = Cost(seconds, max(cursor.sql_log_count - queries, 0))
         return value, cost, noted.keys if noted.complete else None
 
     def compute_only(self) -> tuple[Any, float]:

@@ -152,11 +152,15 @@ def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
 _told: dict[str, bytes] = {}  # the fingerprint in the log, by database
 
 
-def fingerprints() -> dict[str, str]:
+def fingerprints() -> dict[str, Fingerprint]:
     """Of the code with which this process shares cached values, by database."""
     databases = Registry.registries.snapshot
     shared = {name: vars(registry).get(_SHARED) for name, registry in databases.items()}
-    return {name: str(found.code) for name, found in shared.items() if found and found.code}
+    return {
+        name: found.code
+        for name, found in shared.items()
+        if found and isinstance(found.code, Fingerprint)
+    }
 
 
 # -- the patches -----------------------------------------------------------------------------------

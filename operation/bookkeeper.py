@@ -29,6 +29,7 @@ class Bookkeeper:
     :param describe: gives what is to be known of this process
     :param figures: what is counted here
     :param sessions: gives, once, the sessions by database that were active since it was asked last
+    :param more: writes what else is to be in the books, once the rest is there
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Bookkeeper:
         describe: Callable[[], Process],
         figures: Sequence[Figures],
         sessions: Callable[[], Mapping[str, Iterable[Seen]]],
+        more: Callable[[], None] = lambda: None,
     ) -> None:
         self._books, self._describe = books, describe
-        self._figures, self._sessions = figures, sessions
+        self._figures, self._sessions, self._more = figures, sessions, more
         self._refusals = Breaker(REFUSED_PAUSE)
         self._thread: threading.Thread | None = None
         self._added: dict[Figure, float]
@@ -105,6 +107,7 @@ class Bookkeeper:
         self._guarded(self._drop_gone)
         while True:
             self._guarded(self.flush)
+            self._guarded(self._more)
             if ended.wait(INTERVAL):
                 break
         self._guarded(self.flush)

@@ -8,6 +8,8 @@ key, after the prefix                     type  content
 ``:counters:<host>``                      hash  ``<name>|<database>|<method>``: a sum
 ``:history:<database>:<hour>``            hash  ``<minute>|<name>``: a sum
 ``:seen:<database>``                      zset  ``<identifier>:<uid>`` by the last activity
+``:code:<database>``                      hash  by fingerprint: digests of the files, sealed
+``:memory``                               hash  ``<hour of the day>``: bytes that Redis used
 ========================================  ====  ====================================================
 
 Hosts and databases are the administrator's own; identifiers are those that Odoo shows in its device
@@ -26,14 +28,21 @@ GONE = 24 * 3600  # seconds after which a process that was not seen is forgotten
 COUNTERS_TTL = 30 * 24 * 3600  # seconds after a node's last process counted
 HISTORY_TTL = 25 * 3600  # seconds: a day, and the hour that it began in
 SEEN_TTL = 7 * 24 * 3600  # seconds, as Odoo's own timeout of a session
+LISTING_TTL = 24 * 3600  # seconds after a process of this code looked for it
+MEMORY_TTL = 24 * 3600  # seconds
 MOST_PROCESSES = 2_000
 MOST_COUNTERS = 20_000  # of one node
 MOST_SEEN = 100_000  # sessions of one database
+MOST_LISTINGS = 8  # fingerprints of one database
+HOUR = 3600  # seconds
+HOURS = 24  # of memory
 MINUTES = 60  # of an hour
 
 # Adds amounts to fields; a new field only where there is room. ARGV: ttl (s), most fields, then
 # fields and amounts.
-_ADD = Script("""
+_ADD = Script(
+    "add",
+    """
 local room = tonumber(ARGV[2]) - redis.call('HLEN', KEYS[1])
 for i = 3, #ARGV, 2 do
     local is_known = redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1
@@ -43,30 +52,61 @@ for i = 3, #ARGV, 2 do
     end
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-""")
+""",
+)
 
 # ARGV: ttl (s), most members, oldest score, then scores and members
-_SEE = Script("""
+_SEE = Script(
+    "see",
+    """
 for i = 4, #ARGV, 2 do
     redis.call('ZADD', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[2]))
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-""")
+""",
+)
+
+# Answers with 1 when the field is the caller's to fill. When there are too many, all go, and those
+# in use come again. ARGV: ttl (s), most fields, field
+_CLAIM = Script(
+    "claim",
+    """
+local is_known = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
+if not is_known then
+    if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[2]) then
+        redis.call('UNLINK', KEYS[1])
+    end
+    redis.call('HSET', KEYS[1], ARGV[3], '')
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return is_known and 0 or 1
+""",
+)
 
 # ARGV: ttl (s), most fields, field, value
-_REGISTER = Script("""
+_PUT = Script(
+    "put",
+    """
 if redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1 or redis.call('HLEN', KEYS[1]) < tonumber(ARGV[2])
 then
     redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-""")
+""",
+)
+
+
+REDIS_SECONDS = "redis_seconds"  # its method is «<half> <command>»
+REDIS_CALLS = "redis_calls"  # its method is «<half> <command> <upper end of the bucket>»
 
 
 class Figure(NamedTuple):
-    """A figure that is counted: of a database ("" for none), and of a cached method or none."""
+    """A figure that is counted: of a database ("" for none), and of a cached method or none.
+
+    Of Redis' own latency, ``method`` says of which command, and which bucket.
+    """
 
     name: str
     database: str = ""
@@ -77,12 +117,14 @@ class Figure(NamedTuple):
 class Process:
     """A process of Odoo, as it says of itself.
 
-    :param role: "threaded", "web", "cron", "websocket", "wsgi" or "redis"
+    :param role: "threaded", "web", "cron", "websocket", "shell", "wsgi" or "redis"
     :param started: seconds since the epoch, by Redis' clock
     :param addon: version of this addon
     :param odoo: version of Odoo
     :param fingerprints: of the code, by database: processes with the same one share cached values
     :param settings: those that all nodes must have alike
+    :param parent: pid of its prefork server, by which PostgreSQL knows its connections; 0: none
+    :param replaced: what took the place of sessions in Redis; "" if nothing did
     :param seen: seconds since the epoch, by Redis' clock
     """
 
@@ -94,6 +136,8 @@ class Process:
     odoo: str
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    parent: int = 0
+    replaced: str = ""
     seen: float = 0.0
 
 
@@ -155,7 +199,22 @@ class Books:
         seen = told.pop("seen")
         field_ = f"{process.host}:{process.pid}"
         text = f"{seen:.3f} {json.dumps(told, separators=(',', ':'))}"
-        self.server.evaluate(_REGISTER, self._nodes, GONE, MOST_PROCESSES, field_, text)
+        self._put(self._nodes, GONE, MOST_PROCESSES, field_, text)
+
+    def claim_listing(self, database: str, fingerprint: str) -> bool:
+        """Whether the caller is to put the listing of this code here: nobody has."""
+        key = self._listings(database)
+        answer = self.server.evaluate(_CLAIM, key, LISTING_TTL, MOST_LISTINGS, fingerprint)
+        return bool(answer == 1)
+
+    def put_listing(self, database: str, fingerprint: str, sealed: bytes) -> None:
+        """Put the listing here that was claimed."""
+        self._put(self._listings(database), LISTING_TTL, MOST_LISTINGS, fingerprint, sealed)
+
+    def note_memory(self, used: int) -> None:
+        """Take note of how many bytes Redis uses now."""
+        hour = int(self.now() // HOUR)
+        self._put(f"{self._prefix}:memory", MEMORY_TTL, HOURS, hour % HOURS, f"{hour} {used}")
 
     def forget(self, *processes: Process) -> None:
         """Say that processes have ended."""
@@ -204,6 +263,17 @@ class Books:
                 sums[figure] = float(amount)
         return found
 
+    def listings(self, database: str) -> dict[str, bytes]:
+        """The sealed listings of a database's code, by fingerprint; b"" where one is being made."""
+        parts = self.server.execute("HGETALL", self._listings(database))
+        return {name.decode(): value for name, value in zip(parts[::2], parts[1::2], strict=True)}
+
+    def memory(self) -> dict[int, int]:
+        """Bytes that Redis used, by hour since the epoch, of the last day."""
+        notes = [map(int, note.split()) for note in self._hash(f"{self._prefix}:memory").values()]
+        oldest = int(self.now() // HOUR) - HOURS
+        return {hour: used for hour, used in notes if hour > oldest}
+
     def sessions(self, database: str, since: float = 0.0) -> list[Seen]:
         """Those with activity since then, the latest first. Some may have ended."""
         key = f"{self._prefix}:seen:{database}"
@@ -218,6 +288,12 @@ class Books:
     @property
     def _nodes(self) -> str:
         return f"{self._prefix}:nodes"
+
+    def _listings(self, database: str) -> str:
+        return f"{self._prefix}:code:{database}"
+
+    def _put(self, key: str, ttl: int, most: int, name: object, value: object) -> None:
+        self.server.evaluate(_PUT, key, ttl, most, name, value)
 
     def _add(self, key: str, ttl: int, most: int, amounts: Mapping[str, float]) -> None:
         arguments = [part for name, amount in amounts.items() for part in (name, amount)]

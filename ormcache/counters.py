@@ -10,6 +10,7 @@ class Counter:
 
     :param found: values taken from Redis
     :param saved: seconds that computing these had taken
+    :param queries_saved: of SQL, that computing these had taken
     :param computed: values computed here, although they could be shared
     :param spent: seconds that this took
     :param published: values sent to Redis, of ``computed``
@@ -22,6 +23,7 @@ class Counter:
 
     found: int = 0
     saved: float = 0.0
+    queries_saved: int = 0
     computed: int = 0
     spent: float = 0.0
     published: int = 0

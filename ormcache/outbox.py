@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..codec.value import Vault
+from ..codec.value import Cost, Vault
 from ..exceptions import NotShareableError
 from .counters import Counter
 from .policy import Budget
@@ -32,13 +32,13 @@ class Entry:
 
     :param key: of its hash
     :param data: itself, encoded
-    :param cost: seconds that computing it took
+    :param cost: of computing it
     """
 
     __slots__ = ("_sealed", "_vault", "cost", "counter", "data", "field", "key")
 
     def __init__(
-        self, vault: Vault, key: str, field: bytes, data: bytes, counter: Counter, cost: float
+        self, vault: Vault, key: str, field: bytes, data: bytes, counter: Counter, cost: Cost
     ) -> None:
         self._vault = vault
         self._sealed: bytes | None = None
@@ -152,5 +152,5 @@ class Outbox:
             entry.counter.published += bool(done)
             entry.counter.bytes_out += bool(done) * len(sealed)
             if done == Stored.WANTED:
-                self.budget.earn(entry.cost)
+                self.budget.earn(entry.cost.seconds)
         self._remote.release(key, refused)

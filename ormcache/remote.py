@@ -69,7 +69,9 @@ end
 
 # Answers with the value; 0 when somebody is computing it; 1 when it is the caller's to compute.
 # ARGV: field, the caller's mark, lease (ms), ttl (s), most entries
-_ASK = Script(f"""{_SHARES}
+_ASK = Script(
+    "ask",
+    f"""{_SHARES}
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -95,11 +97,14 @@ if redis.call('TTL', KEYS[1]) < 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[4])
 end
 return 1
-""")
+""",
+)
 
 # ARGV: ttl (s), most bytes, most entries, then fields and values. Answers with a number for each:
 # 0 not stored; 1 stored; 2 stored, and somebody else waited for it or computed it too.
-_PUBLISH = Script(f"""{_SHARES}
+_PUBLISH = Script(
+    "publish",
+    f"""{_SHARES}
 local size = tonumber(redis.call('HGET', KEYS[1], '#') or 0)
 -- Removes other fields of the same method until there are so many less, and so many bytes.
 local function make_room(field, entries, bytes)
@@ -155,29 +160,38 @@ if redis.call('TTL', KEYS[1]) < 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[1])
 end
 return stored
-""")
+""",
+)
 
 # Answers with all fields and values, unless they are too long. ARGV: most bytes
-_FETCH = Script("""
+_FETCH = Script(
+    "fetch",
+    """
 local size = tonumber(redis.call('HGET', KEYS[1], '#') or '')
 if not size or size > tonumber(ARGV[1]) then
     return {}
 end
 return redis.call('HGETALL', KEYS[1])
-""")
+""",
+)
 
 # A hash of texts, with no count of their bytes. ARGV: ttl (s), most fields, field, text
-_NOTE = Script("""
+_NOTE = Script(
+    "note",
+    """
 redis.call('HSET', KEYS[1], '#', '0')
 if redis.call('HLEN', KEYS[1]) <= tonumber(ARGV[2]) then
     redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1
-""")
+""",
+)
 
 # Lets others compute at once what the caller claimed. ARGV: the caller's mark, then fields
-_RELEASE = Script(f"""{_SHARES}
+_RELEASE = Script(
+    "release",
+    f"""{_SHARES}
 for i = 2, #ARGV do
     local value = redis.call('HGET', KEYS[1], ARGV[i])
     if value and is_claim(value) and string.sub(value, -#ARGV[1]) == ARGV[1] then
@@ -186,7 +200,8 @@ for i = 2, #ARGV do
         note(name, entries - 1, bytes)
     end
 end
-""")
+""",
+)
 
 
 class Claim:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from ..codec.value import Vault, decode, encode, key_bytes
+from ..codec.value import Cost, Vault, decode, encode, key_bytes
 from ..exceptions import CorruptRecordError, ExpiredRecordError, NotShareableError
 from .counters import COUNTERS, Counter
 from .generation import Generation
@@ -100,8 +100,8 @@ class Call(Protocol):
     def surroundings(self, generation: Generation) -> tuple[Any, ...] | None:
         """All that its value depends on beyond its key; None: on more than can be said."""
 
-    def compute(self) -> tuple[Any, float, Collection[Any] | None]:
-        """The value; seconds that it took; keys that were looked up for it, None: not known."""
+    def compute(self) -> tuple[Any, Cost, Collection[Any] | None]:
+        """The value; what it took; keys that were looked up for it, None: not known."""
 
     def is_of_known_tables(self, generation: Generation) -> bool:
         """Whether the value was computed from tables whose state is in the generation."""
@@ -280,8 +280,9 @@ class SharedOrmcache:
             _logger.warning("A value of %s is refused: %s", method.name, error)
             return None
         slot.counter.found += 1
-        slot.counter.saved += cost
-        method.computed(cost)
+        slot.counter.saved += cost.seconds
+        slot.counter.queries_saved += cost.queries
+        method.computed(cost.seconds)
         method.is_shareable = True
         return Computed(value, digest(value))
 
@@ -346,7 +347,8 @@ class SharedOrmcache:
             if slot is not None:
                 self._failed(transaction, slot)
             raise
-        cost -= transaction.waited - waited  # whoever gets the value need not wait for that
+        # Whoever gets the value need not wait for that.
+        cost = cost._replace(seconds=cost.seconds - (transaction.waited - waited))
         if before[0] != transaction.number:  # it ended one and began another
             if slot is not None:
                 self._failed(transaction, slot)
@@ -356,8 +358,8 @@ class SharedOrmcache:
         computed = Computed(value)
         if slot is not None:
             slot.counter.computed += 1
-            slot.counter.spent += cost
-            call.method.computed(cost)
+            slot.counter.spent += cost.seconds
+            call.method.computed(cost.seconds)
             transaction.look_around()
             if (
                 may_publish
@@ -371,7 +373,7 @@ class SharedOrmcache:
         if not is_edited:
             is_encoded = computed.entry and self._codec(call.method).encode is encode
             computed.original = digest(value, computed.entry.data if is_encoded else None)
-        transaction.keep(call.container, call.key, computed, cost)
+        transaction.keep(call.container, call.key, computed, cost.seconds)
         return value
 
     def _any_edited(self, transaction: Transaction, keys: Collection[Any]) -> bool:
@@ -384,7 +386,7 @@ class SharedOrmcache:
                 return True
         return self.local.originals.any_edited(key for key, found in own if found is None)
 
-    def _entry(self, slot: Slot, method: Method, value: Any, cost: float) -> Entry | None:
+    def _entry(self, slot: Slot, method: Method, value: Any, cost: Cost) -> Entry | None:
         try:
             data = self._encoded(method, value)
         except Exception as error:  # a codec's too: the value itself is fine
@@ -538,7 +540,7 @@ class SharedOrmcache:
             with contextlib.suppress(CorruptRecordError):
                 return vault.open(bound, sealed)[0]
         data = compute()
-        self.remote.publish(key, [(field, vault.seal(bound, data, 0.0))])
+        self.remote.publish(key, [(field, vault.seal(bound, data, Cost()))])
         return data
 
     def _encoded(self, method: Method, value: Any) -> bytes:

@@ -47,6 +47,7 @@ end
 # a primary that was told to do nothing without its replicas. ARGV: field, a proof to answer with:
 # that there is nothing is believed of an answer that has it only.
 FIND = Script(
+    "find",
     _CURRENT
     + """
 if is_foreign then
@@ -54,13 +55,14 @@ if is_foreign then
 end
 redis.call('HDEL', KEYS[1], '')
 return {ARGV[2], current}
-"""
+""",
 )
 
 # ARGV: field, value, ttl (ms), "create" if it need not be there, or "alone" to drop its siblings.
 # None is created beside others: who has an old sid, or knows an identifier only, is not to change
 # how long its sessions live, or end them.
 SAVE = Script(
+    "save",
     _IN_TIME
     + _CURRENT
     + f"""
@@ -86,11 +88,12 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 'saved'
-"""
+""",
 )
 
 # ARGV: field, the value expected there ("" for none), ttl (ms), then fields and values to set
 EXCHANGE = Script(
+    "exchange",
     _IN_TIME
     + _CURRENT
     + """
@@ -104,15 +107,16 @@ end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4, #ARGV - 1))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
-"""
+""",
 )
 
 # The end of all the sids of a session
-END = Script(_IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
+END = Script("end", _IN_TIME + "return redis.call('UNLINK', KEYS[1])\n")
 
 # ARGV: field, "" or the value expected there, and the moment (ms by this server's clock) before
 # which nothing is deleted. A superseded sid goes alone, a live one with all its family.
 DELETE = Script(
+    "delete",
     _IN_TIME
     + _CURRENT
     + """
@@ -128,7 +132,7 @@ if not is_foreign then
     end
 end
 return redis.call('UNLINK', KEYS[1])
-"""
+""",
 )
 
 # Sessions of another store. The second key is a hash of what is known of their identifier: the
@@ -147,6 +151,7 @@ end
 
 # ARGV: field, value, ttl (ms), that of what is known (ms), and "ask" to be told only
 ADOPT = Script(
+    "adopt",
     _IN_TIME
     + _KEEP
     + """
@@ -170,6 +175,7 @@ return 'moved'
 # The end of all the sids of a session, also of those that are only in the other store.
 # ARGV: ttl of what is known (ms), "known" to say so only if a sid was moved. Whether one was
 REVOKE = Script(
+    "revoke",
     _IN_TIME
     + _KEEP
     + """
@@ -186,11 +192,12 @@ return was_moved
 
 # A browser has presented the sid that was issued. ARGV: its field
 PRESENTED = Script(
+    "presented",
     _IN_TIME
     + """
 if redis.call('HGET', KEYS[1], 'issued') ~= ARGV[1] then
     return 0
 end
 return redis.call('HDEL', KEYS[1], 'issued')
-"""
+""",
 )

@@ -1000,7 +1000,7 @@ def generation_when_publishing(process: Process) -> Iterator[None]:
     """The generation is read when a value is sealed, not with the snapshot that it comes of."""
     original = SharedOrmcache._entry
 
-    def _seal(self: Any, slot: Any, method: Any, value: Any, cost: float) -> Any:
+    def _seal(self: Any, slot: Any, method: Any, value: Any, cost: Any) -> Any:
         with contextlib.closing(process.registry.cursor()) as cr:
             now = generations.read_generation(process.registry, cr)
         container = slot.hash.key[len(self._prefix) :].partition(":")[0]

@@ -11,12 +11,30 @@ import pytest
 import redis as driver
 import trustme
 
+from odoo.addons.redis_session_ormcache.commands import doctor
 from odoo.addons.redis_session_ormcache.connection import RedisServer
+from odoo.addons.redis_session_ormcache.http_patch import code_listing
 from odoo.addons.redis_session_ormcache.operation import Books, Process
+from odoo.addons.redis_session_ormcache.tests.integration.test_ormcache_code import (
+    NAME,
+    addons,
+    release,
+)
+from odoo.addons.redis_session_ormcache.tests.integration.test_other_addons import STORE
+from odoo.addons.redis_session_ormcache.tests.integration.test_start import make_addon
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from odoo.addons.redis_session_ormcache.tests.support.field import set_parameter
 from stack.provision import environment
-from stack.servers import Redis, free_port, odoo_environment, start_all, until, write_conf
+from stack.servers import (
+    LOAD,
+    Redis,
+    free_port,
+    odoo_environment,
+    start_all,
+    stop_all,
+    until,
+    write_conf,
+)
 from stack.servers.tls import Certificates
 
 LATE = 15.0  # seconds until a process is seen
@@ -32,24 +50,49 @@ def durable(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def nodes(make_node, durable, database):
+def database(make_database, postgres):
+    """One that stores attachments in files, as most do."""
+    name = make_database()
+    set_parameter(postgres, name, "ir_attachment.location", "file")
+    return name
+
+
+@pytest.fixture(scope="module")
+def unused(make_database):
+    """A database that no node uses."""
+    return make_database()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The `data_dir` that nodes share."""
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def nodes(make_node, durable, database, files):
     """Two, which have served somebody each."""
-    made = [make_node(durable, workers=1, start=False) for _ in range(2)]
+    made = [
+        make_node(durable, workers=1, start=False, config={"data_dir": files}) for _ in range(2)
+    ]
     start_all(*made)
     books = Books(RedisServer(durable.url, half="sessions", timeout=2.0), "odoo")
     for node in made:
-        for path in ("/web/login", "/odoo"):
-            Browser(database).get(node, path)
+        for path in ("/odoo", "/web/login"):
+            page = Browser(database).get(node, path).text
+        [asset, *_more] = re.findall(r"/web/assets/[^\"]+", page)
+        assert Browser(database).get(node, asset).ok  # stores it in a file
     until(lambda: len(books.processes()) >= 4, "that all are seen", LATE)
     return made
 
 
 @pytest.fixture
-def configure(tmp_path, postgres, database):
+def configure(tmp_path, postgres, database, files):
     """Write an odoo.conf for the command."""
 
     def write(url, *, options=None, **redis):
-        config = {"db_name": database, "proxy_mode": True, "list_db": False, **(options or {})}
+        config = {"db_name": database, "proxy_mode": True, "list_db": False, "data_dir": files}
+        config |= options or {}
         path = tmp_path / "odoo.conf"
         write_conf(path, postgres, tmp_path, options=config, redis={"url": url, **redis})
         return path
@@ -351,11 +394,11 @@ def others(durable):
         ({"fingerprints": {}}, None, None),
     ],
 )
-def test_nodes_that_differ(durable, configure, others, values, subject, level):
+def test_nodes_that_differ(durable, configure, unused, others, values, subject, level):
     """Of two; each is named."""
     others("one", role=values.get("role", "web"))
     others("two", **values)
-    conf = configure(durable.url, prefix=others.prefix)
+    conf = configure(durable.url, prefix=others.prefix, options={"db_name": unused})
     told, code = findings(conf)
     assert told == ({subject: level} if subject else {})
     assert code == (level == "FAIL")
@@ -363,9 +406,113 @@ def test_nodes_that_differ(durable, configure, others, values, subject, level):
         assert "two" in run("doctor", "--pings", "1", conf=conf).stdout
 
 
-def test_no_node_at_all(durable, configure):
+def test_a_replica_that_is_late(tmp_path, configure):
+    """One that follows is in order; one that hangs is told of."""
+    with Redis(tmp_path / "primary", config=GOOD) as primary:
+        config = {"replicaof": f"127.0.0.1 {primary.port}"}
+        with Redis(tmp_path / "replica", config=config) as replica:
+            is_online = "state=online"
+            until(lambda: is_online in primary.cli("INFO", "replication"), "the replica")
+            conf = configure(primary.url)
+            assert "replicas" not in str(findings(conf)[0])
+            assert "all 1 follow" in run("doctor", "--pings", "1", conf=conf).stdout
+            replica.pause()
+            time.sleep(doctor.REPLICA_LAG + 2)
+            told, code = findings(conf)
+            replica.resume()
+    assert told["Redis of sessions, replicas"] == "WARN"
+    assert code == 0
+
+
+def test_memory_that_will_not_last(durable, configure):
+    """At its growth since a look of this command hours ago; a quarter of that growth lasts."""
+    server = RedisServer(durable.url, half="sessions", timeout=2.0)
+    books = Books(server, "growing")
+    used = int(re.search(r"used_memory:(\d+)", durable.cli("INFO", "memory"))[1])
+    durable.cli("CONFIG", "SET", "maxmemory", str(used + 512 * 2**20))
+    conf = configure(durable.url, prefix="growing")
+    now, subject = books.now(), "Redis of sessions, growth of memory"
+    try:
+        assert subject not in run("doctor", "--pings", "1", conf=conf).stdout  # the first look
+        for mb, level in ((40, "WARN"), (10, None)):
+            books.now = lambda: now - 10 * 3600
+            books.note_memory(used - mb * 2**20)
+            assert findings(conf)[0].get(subject) == level
+            assert subject in run("doctor", "--pings", "1", conf=conf).stdout
+    finally:
+        durable.cli("CONFIG", "SET", "maxmemory", "0")
+
+
+def test_files_that_are_not_here(nodes, durable, configure, database, tmp_path):
+    """On a node with a filestore of its own."""
+    told, code = findings(configure(durable.url, options={"data_dir": tmp_path / "own"}))
+    assert told == {f"files of {database}": "FAIL"}
+    assert code == 1
+
+
+def test_a_node_without_the_addon(nodes, make_node, durable, configure, database, files):
+    """By its connections to PostgreSQL."""
+    stock = make_node(durable, load="base,web", config={"data_dir": files})
+    Browser(database).get(stock, "/web/login")
+    conf = configure(durable.url)
+    told, _code = findings(conf)
+    assert told == {f"processes of {database}": "WARN"}
+    assert f"process {stock.pid} at" in run("doctor", "--pings", "1", conf=conf).stdout
+    stock.stop()
+    assert findings(conf) == ({}, 0)
+
+
+def test_which_files_differ(make_node, own_redis, configure, tmp_path, files, database):
+    """Of two nodes with two releases of an addon; names of files are sealed in Redis."""
+    changes = (
+        {"models.py": "from odoo import models\n"},
+        {"models.py": "", "views/new.xml": "<odoo/>"},
+    )
+    made = [
+        make_node(
+            own_redis, start=False, load=f"{LOAD},{NAME}",
+            config={"addons_path": addons(release(tmp_path / name, each)), "data_dir": files},
+        )
+        for name, each in zip(("one", "two"), changes, strict=True)
+    ]  # fmt: skip
+    start_all(*made)
+    for node in made:
+        Browser(database).get(node, "/web/login")
+    books = Books(RedisServer(own_redis.url, half="sessions", timeout=2.0), "odoo")
+    until(lambda: all(process.fingerprints for process in books.alive()), "the code", LATE)
+    until(lambda: len(books.listings(database)) == 2, "the listings", LATE)
+    until(lambda: all(books.listings(database).values()), "the listings", LATE)
+    assert not any(b"models" in sealed for sealed in books.listings(database).values())
+    known = code_listing.read(books, database)
+    assert code_listing.differing(known) == [f"{NAME}: models.py", f"{NAME}: views/new.xml"]
+    conf = configure(own_redis.url, options={"addons_path": addons(tmp_path / "one")})
+    shown = run("doctor", "--pings", "1", conf=conf).stdout
+    assert f"not the same: {NAME}: models.py, {NAME}: views/new.xml\n" in shown
+    stop_all(*made)
+
+
+def test_another_store_of_sessions(make_node, own_redis, configure, tmp_path, files):
+    """That an addon puts in place while requests are served."""
+    code = STORE + (
+        "import threading\n"
+        "def replace(): odoo.http.root.session_store = store\n"
+        "threading.Timer(5, replace).start()\n"
+    )
+    path = make_addon(tmp_path, "other", code)
+    node = make_node(
+        own_redis, load=f"{LOAD},other", config={"addons_path": addons(path), "data_dir": files}
+    )
+    books = Books(RedisServer(own_redis.url, half="sessions", timeout=2.0), "odoo")
+    until(lambda: any(process.replaced for process in books.alive()), "that it says so", 2 * LATE)
+    told, code = findings(configure(own_redis.url))
+    assert told["session store"] == "FAIL"
+    assert code == 1
+    node.kill()
+
+
+def test_no_node_at_all(durable, configure, unused):
     """Under another prefix than the nodes have, for one."""
-    told, _code = findings(configure(durable.url, prefix="nobody"))
+    told, _code = findings(configure(durable.url, prefix="nobody", options={"db_name": unused}))
     assert told == {"nodes": "WARN"}
 
 

@@ -40,7 +40,7 @@ ASKED_OF = {
     "sentinel": ("SENTINEL MASTERS", "SENTINEL GET-MASTER-ADDR-BY-NAME", "CLIENT SETNAME"),
     "cluster": ("CLUSTER SLOTS",),  # which sends all else to the nodes themselves
 }
-IN_TIME = Script("return 'in time'")
+IN_TIME = Script("in_time", "return 'in time'")
 KEY = "lying:key"
 
 

@@ -6,7 +6,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from odoo.addons.redis_session_ormcache.connection import RedisServer
+from odoo.addons.redis_session_ormcache.connection import BUCKETS, RedisServer
 from odoo.addons.redis_session_ormcache.operation import Books, Process
 from odoo.addons.redis_session_ormcache.operation import metrics as page
 from odoo.addons.redis_session_ormcache.operation.books import Figure
@@ -59,15 +59,19 @@ def test_prometheus_reads_what_was_counted(node, own_redis, database):
     assert "session_id" not in answer.cookies
     found = samples(answer.text)
     assert found["odoo_redis_up"][()] == 1
+    assert set(found["odoo_redis_cache_wrong_total"].values()) == {0}
     assert sum(found["odoo_redis_processes"].values()) >= 1
     assert sum(found["odoo_redis_requests_total"].values()) >= 6
     assert any(found["odoo_redis_cache_hits_total"].values())
+    assert set(found["odoo_redis_variants"].values()) == {1}
     labels = {name for values in found.values() for each in values for name, _value in each}
-    assert labels <= {"node", "role", "database", "method"}
+    assert labels <= {"node", "role", "database", "method", "of", "half", "command", "le"}
     assert browser.sid[:42] not in answer.text
     assert "admin" not in answer.text
     for name in found:
-        assert re.fullmatch(r"odoo_redis_(up|processes|\w+_total)", name)
+        assert re.fullmatch(
+            r"odoo_redis_(up|processes|variants|\w+_total|\w+_seconds_(bucket|sum|count))", name
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,3 +121,78 @@ def test_methods_are_those_that_matter(own_redis):
     assert methods == {f"m{n}" for n in range(10, 30)}
     [total] = found["odoo_redis_cache_saved_seconds_total"].values()
     assert total == sum(range(30))
+
+
+def test_latency_of_redis_is_a_histogram(node, own_redis, database):
+    """By half and command, with conventional buckets; each bucket holds those before it."""
+    browser = Browser(database)
+    browser.login(node)
+    for _time in range(20):
+        assert browser.uid(node) == 2
+
+    def histogram(suffix):
+        found = samples(read(node).text).get(f"odoo_redis_command_duration_seconds_{suffix}", {})
+        return {
+            (labels["half"], labels["command"], labels.get("le")): value
+            for labels, value in ((dict(labels), value) for labels, value in found.items())
+        }
+
+    read_ = "sessions", "HGET", None
+    until(lambda: histogram("count").get(read_, 0) >= 20, "the figures", LATE)
+    counts, seconds = histogram("count"), histogram("sum")
+    assert {command for _half, command, _le in counts} >= {"HGET", "save", "fetch", "publish"}
+    assert {half for half, _command, _le in counts} == {"sessions", "ormcache"}
+    assert 0.00001 < seconds[read_] / counts[read_] < 0.1
+    buckets = [
+        (float(le), value)
+        for (half, command, le), value in histogram("bucket").items()
+        if (half, command) == read_[:2]
+    ]
+    assert [end for end, _value in buckets] == [*BUCKETS, float("inf")]
+    assert [value for _end, value in buckets] == sorted(value for _end, value in buckets)
+    assert buckets[-1][1] == histogram("count")[read_]
+    history = Books(RedisServer(own_redis.url, half="sessions", timeout=2.0), "odoo").history("")
+    minute = next(iter(history.values()))
+    assert {name for name in minute if name.startswith("redis_")} == {
+        "redis_calls",
+        "redis_seconds",
+    }
+    assert 0 < minute["redis_seconds"] / minute["redis_calls"] < 0.1
+
+
+def test_seconds_and_queries_are_saved(make_node, own_redis, database):
+    """A node that finds values in Redis knows what computing them took elsewhere."""
+    for number in range(2):
+        node = make_node(own_redis, settings={"metrics_token": TOKEN})
+        browser = Browser(database)
+        browser.login(node)
+        assert browser.get(node, "/odoo").ok
+        if not number:
+            node.stop()
+    name = "odoo_redis_cache_saved_{}_total"
+
+    def saved(what):
+        return sum(samples(read(node).text).get(name.format(what), {}).values())
+
+    until(lambda: saved("queries") > 0, "what was saved", LATE)
+    assert saved("seconds") > 0
+    of_methods = samples(read(node).text)["odoo_redis_method_cache_saved_queries_total"]
+    assert 0 < sum(of_methods.values()) <= saved("queries")
+
+
+def test_nodes_that_disagree_are_a_metric(own_redis):
+    """In settings, in the addon, or in the code for a database."""
+    books = Books(RedisServer(own_redis.url, half="sessions", timeout=2.0), "odoo")
+    told = {"pid": 1, "role": "web", "started": 1.0, "addon": "1", "odoo": "19.0"}
+    for host, values in {
+        "one": {"settings": {"session": True}, "fingerprints": {"db": "a", "other": "b"}},
+        "two": {"settings": {"session": False}, "fingerprints": {"db": "c", "other": "b"}},
+    }.items():
+        books.register(Process(**told, **values, host=host, seen=books.now()))
+    found = samples(page.exposition(books).decode())["odoo_redis_variants"]
+    assert {(dict(labels)["of"], dict(labels)["database"]): n for labels, n in found.items()} == {
+        ("addon", ""): 1,
+        ("settings", ""): 2,
+        ("code", "db"): 2,
+        ("code", "other"): 1,
+    }

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +18,8 @@ from odoo.addons.redis_session_ormcache.operation import Bookkeeper, Books, Proc
 from odoo.addons.redis_session_ormcache.operation.books import Figure
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
 from odoo.addons.redis_session_ormcache.tests.support.dose import dose
-from stack.servers import start_all, stop_all, until
+from stack.provision import environment
+from stack.servers import odoo_environment, start_all, stop_all, until, write_conf
 
 HOST = socket.gethostname()
 LATE = 15.0  # seconds: an interval, and some
@@ -132,6 +134,55 @@ def test_each_process_says_what_it_is(make_node, own_redis, read, database):
         if database in process.fingerprints
     }
     assert f"processes of fingerprint {code}" in nodes[0].log.read_text()
+
+
+def test_a_shell_says_so(own_redis, read, tmp_path, postgres, database):
+    """While it is open, whatever the servers of its configuration are."""
+    conf = write_conf(
+        tmp_path / "odoo.conf", postgres, tmp_path, options={"workers": 2},
+        redis={"url": own_redis.url},
+    )  # fmt: skip
+    with subprocess.Popen(
+        [*environment.odoo_command(), "shell", "-c", conf, "-d", database, "--no-http"],
+        env=odoo_environment({}), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as shell:  # fmt: skip
+        until(lambda: [each.role for each in read.alive()] == ["shell"], "the shell", LATE)
+        [told] = read.alive()
+        assert told.pid == shell.pid
+        shell.communicate(b"print(env.user)\n", timeout=60)
+    assert not shell.returncode
+    assert read.processes() == []
+
+
+def test_a_request_asks_redis_for_its_session_only(make_node, own_redis, database):
+    """Once it is warm it is read and saved: keeping books takes no command on its way."""
+    node = make_node(own_redis)
+    browser = Browser(database)
+    browser.login(node)
+    for _time in range(5):
+        assert browser.uid(node) == 2
+    raw = driver.Redis.from_url(own_redis.url)
+
+    def calls():
+        stats = raw.info("commandstats")
+        return {name: told["calls"] for name, told in stats.items() if name != "cmdstat_info"}
+
+    time.sleep(books_interval())  # the outbox is empty by then
+    until(lambda: flushed(raw), "the end of a flush", LATE)
+    before = calls()
+    for _time in range(20):
+        assert browser.uid(node) == 2
+    new = {name: count - before.get(name, 0) for name, count in calls().items()}
+    # Of each, a read and a save, which is a script of four commands.
+    script = dict.fromkeys(("evalsha", "time", "hset", "pexpire"), 20)
+    wanted = {f"cmdstat_{name}": count for name, count in {"hget": 40, **script}.items()}
+    assert {name: count for name, count in new.items() if count} == wanted
+
+
+def flushed(raw):
+    """Whether a flush is just over, so that the next one is some seconds away."""
+    [text] = raw.hgetall("odoo:nodes").values()
+    return time.time() - float(text.split()[0]) < 0.5 and not time.sleep(0.5)
 
 
 def test_sessions_are_listed_without_what_opens_them(make_node, own_redis, read, database):

@@ -68,7 +68,7 @@ def test_garbage_in_redis_is_a_miss(redis, raw, make_worker, lone_database):
 
 def test_a_granting_value_is_refused(redis, raw, make_worker, lone_database):
     """Whoever can write to Redis, and reads this code, cannot make a right."""
-    from odoo.addons.redis_session_ormcache.codec.value import Vault, encode
+    from odoo.addons.redis_session_ormcache.codec.value import Cost, Vault, encode
 
     worker = make_worker(redis, lone_database)
     before, of_admin = worker.run(ALLOWED, uid=3), worker.run(ALLOWED, uid=2)
@@ -76,7 +76,9 @@ def test_a_granting_value_is_refused(redis, raw, make_worker, lone_database):
     forger = Vault(str(uuid.uuid4()))
     grants = encode(frozenset(of_admin))
     for key, fields in hashes(raw, lone_database).items():
-        raw.hset(key, mapping={f: forger.seal(key + b"\0" + f, grants, 1.0) for f in fields})
+        raw.hset(
+            key, mapping={f: forger.seal(key + b"\0" + f, grants, Cost(1.0, 1)) for f in fields}
+        )
     other = make_worker(redis, lone_database)
     assert other.run(ALLOWED, uid=3) == before
     assert figures(other)["rejected"] >= 1

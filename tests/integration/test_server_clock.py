@@ -12,7 +12,7 @@ from odoo.addons.redis_session_ormcache.connection import client as clients
 from stack.servers import LyingProxy
 
 AHEAD = 3600.0  # seconds
-IN_TIME = Script("return 'in time'")
+IN_TIME = Script("in_time", "return 'in time'")
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ def test_it_is_learnt_again(ahead, server, monkeypatch):
 
 def test_a_frozen_clock_moves_no_deadline(redis):
     """A connection that was opened before a test froze the clock, or meanwhile, goes on."""
-    left = Script("return tonumber(ARGV[1]) - redis.call('TIME')[1] * 1000")  # in milliseconds
+    left = Script(
+        "left", "return tonumber(ARGV[1]) - redis.call('TIME')[1] * 1000"
+    )  # in milliseconds
     server = RedisServer(redis.url, half="sessions", timeout=1.0)
     for _time in range(2):
         assert 0 < server.evaluate(left, "a", DEADLINE) <= 2000

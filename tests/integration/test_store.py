@@ -250,7 +250,7 @@ def test_a_newer_record_is_neither_overwritten_nor_missing(
     with monkeypatch.context() as release:
         release.setattr(codec, "WRITTEN", 2)
         release.setattr(codec, "NEWEST", 2)
-        script = Script(scripts.SAVE.text.replace("> 1 then", "> 2 then"))
+        script = Script("save", scripts.SAVE.text.replace("> 1 then", "> 2 then"))
         release.setattr(scripts, "SAVE", script)
         session = redis_store.get(read_before.sid)
         session["cart"] = 7

@@ -266,7 +266,7 @@ def test_a_restart_is_no_outage(own_redis, make_server):
 @pytest.mark.parametrize("kind", [Redis, OldRedis])
 def test_another_primary_behind_the_same_name_is_found(tmp_path, redis, make_server, kind):
     """A connection to a server that became a replica is not kept: its name may lead elsewhere."""
-    change = Script("return redis.call('HSET', KEYS[1], 'f', 'v')")
+    change = Script("change", "return redis.call('HSET', KEYS[1], 'f', 'v')")
     with kind(tmp_path) as former, Proxy(former.port) as proxy:
         server = make_server(proxy.url)
         for key, do in (

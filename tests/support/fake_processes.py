@@ -21,7 +21,7 @@ from psycopg2.extensions import (
     TRANSACTION_STATUS_INTRANS,
 )
 
-from odoo.addons.redis_session_ormcache.codec.value import Vault, decode
+from odoo.addons.redis_session_ormcache.codec.value import Cost, Vault, decode
 from odoo.addons.redis_session_ormcache.http_patch import cursor as cursor_patch
 from odoo.addons.redis_session_ormcache.http_patch import generations
 from odoo.addons.redis_session_ormcache.http_patch.cursor import LOOKUPS, attach
@@ -177,7 +177,7 @@ class Call:
         cursor.cache[LOOKUPS].noted = noted
         try:
             cursor.cluster.pause()
-            return function(cursor, *arguments), cursor.cost, noted
+            return function(cursor, *arguments), Cost(cursor.cost, 1), noted
         except Exception:  # who looked that up may make do without
             outer |= noted
             raise

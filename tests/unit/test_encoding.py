@@ -19,7 +19,7 @@ from odoo.tools.misc import OrderedSet, ReadonlyDict, frozendict
 from odoo.tools.set_expression import SetDefinitions
 
 from odoo.addons.redis_session_ormcache.codec import value as codec
-from odoo.addons.redis_session_ormcache.codec.value import Vault, decode, encode
+from odoo.addons.redis_session_ormcache.codec.value import Cost, Vault, decode, encode
 from odoo.addons.redis_session_ormcache.exceptions import (
     CorruptRecordError,
     ExpiredRecordError,
@@ -292,9 +292,12 @@ def test_a_value_that_is_too_big_is_refused(monkeypatch):
     """By what it takes in Redis: compressed."""
     monkeypatch.setattr(codec, "MAX_VALUE", 1000)
     vault = Vault("secret")
-    assert vault.open(b"", vault.seal(b"", bytes(100_000), 0.0))[0] == bytes(100_000)
+    assert vault.open(b"", vault.seal(b"", bytes(100_000), Cost(0.5, 7))) == (
+        bytes(100_000),
+        Cost(0.5, 7),
+    )
     with pytest.raises(NotShareableError):
-        vault.seal(b"", random.Random(1).randbytes(1100), 0.0)
+        vault.seal(b"", random.Random(1).randbytes(1100), Cost())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from odoo.fields import Domain
 from odoo.tools.misc import frozendict
 
 from odoo.addons.redis_session_ormcache.codec import value as codec
-from odoo.addons.redis_session_ormcache.codec.value import Vault, decode, encode
+from odoo.addons.redis_session_ormcache.codec.value import Cost, Vault, decode, encode
 from odoo.addons.redis_session_ormcache.exceptions import (
     CorruptRecordError,
 )
@@ -190,8 +190,12 @@ def test_nothing_opens_that_was_not_sealed_for_its_place(seed):
     dice, vault, other = random.Random(seed), Vault("secret"), Vault("another secret")
     places = [b"one", b"two", b"other", b""]
     plain = [b"", b"a", b"text" * 10, bytes(1000)]
-    sealed = [(place, vault.seal(place, data, dice.random())) for place in places for data in plain]
-    foreign = [other.seal(place, data, 0.0) for place in places for data in plain]
+    sealed = [
+        (place, vault.seal(place, data, Cost(dice.random(), dice.randrange(9))))
+        for place in places
+        for data in plain
+    ]
+    foreign = [other.seal(place, data, Cost()) for place in places for data in plain]
     assert all(vault.open(place, data) for place, data in sealed)
 
     def mutated():
@@ -231,7 +235,7 @@ def test_nothing_opens_that_was_not_sealed_for_its_place(seed):
 def test_what_is_sealed_is_not_taken_for_a_claim():
     """Whatever its random part is: a value would be there, and never be found."""
     vault = Vault("secret")
-    assert not any(vault.seal(b"place", b"", 0.0).startswith(b"!") for _ in range(3000))
+    assert not any(vault.seal(b"place", b"", Cost()).startswith(b"!") for _ in range(3000))
 
 
 def test_a_name_of_data_is_the_databases_own():

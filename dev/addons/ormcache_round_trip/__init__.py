@@ -64,10 +64,10 @@ class RoundTrip:
     """The values' way to Redis and back, without Redis."""
 
     def __init__(self) -> None:
-        from odoo.addons.redis_session_ormcache.codec.value import Vault
+        from odoo.addons.redis_session_ormcache.codec.value import Cost, Vault
         from odoo.addons.redis_session_ormcache.http_patch import cached_values
 
-        self._vault = Vault("secret")
+        self._vault, self._cost = Vault("secret"), Cost()
         self._codecs = cached_values.codecs()
         self._reports: dict[str, Report] = {}
         self._lock = threading.Lock()
@@ -141,7 +141,7 @@ class RoundTrip:
         codec = self._codecs.get(name, PLAIN)
         try:
             data = codec.encode(value)
-            sealed = self._vault.seal(place, data, 0.0)
+            sealed = self._vault.seal(place, data, self._cost)
         except NotShareableError as error:
             report.not_shareable[str(error)] += 1
             return value

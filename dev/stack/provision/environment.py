@@ -74,7 +74,12 @@ and set ODOO_PATH to the folder it makes, to do without."""
 # program: package
 SERVERS = {"redis-server": "redis-server", "redis-cli": "redis-tools", "nginx": "nginx"}
 # For some tests and measurements only.
-SOMETIMES = {"wkhtmltopdf": "wkhtmltopdf", "wrk": "wrk", "xmlsec1": "xmlsec1"}
+SOMETIMES = {
+    "wkhtmltopdf": "wkhtmltopdf",
+    "wrk": "wrk",
+    "xmlsec1": "xmlsec1",
+    "promtool": "prometheus",
+}
 # Not in every suite, or old in many, and built for a newer C library than that of many machines,
 # which comes with them. program: packages
 LIBC = "libc6"
