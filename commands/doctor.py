@@ -34,6 +34,7 @@ from ..http_patch import code_listing
 from ..migration import OldStore
 from ..old_url import masked
 from ..operation import Process
+from ..ormcache import read_distrusted
 from ..url import RedisURL, parse
 from .context import Context
 
@@ -109,7 +110,7 @@ def examine(context: Context, pings: int = PINGS) -> Iterator[Finding]:
     if has_books:
         yield from _nodes(alive)
         yield from _codes(context, alive)
-    yield from _databases(alive, has_books=has_books)
+    yield from _databases(context, alive, has_books=has_books)
     yield from _odoo(context)
 
 
@@ -350,12 +351,13 @@ def _differing(context: Context, database: str, codes: set[str]) -> str:
     return f"not the same: {', '.join(files[:FILES_SHOWN])}{more}"
 
 
-def _databases(alive: list[Process], *, has_books: bool) -> Iterator[Finding]:
-    """Whether each database's files are here, and whether all that uses it has the addon."""
+def _databases(context: Context, alive: list[Process], *, has_books: bool) -> Iterator[Finding]:
+    """Whether each database has right values, its files here, and the addon in all processes."""
     names = config["db_name"] or sorted(
         {name for process in alive for name in process.fingerprints}
     )
     for name in names:
+        yield from _distrusted(name, context)
         try:
             with contextlib.closing(sql_db.db_connect(name).cursor()) as cursor:
                 yield from _filestore(name, cursor)
@@ -366,6 +368,18 @@ def _databases(alive: list[Process], *, has_books: bool) -> Iterator[Finding]:
             yield Finding(
                 FAIL, f"database {name}", told, "db_host, db_user, and whether it is there"
             )
+
+
+def _distrusted(database: str, context: Context) -> Iterator[Finding]:
+    """Whether a value of Redis was found wrong."""
+    if context.remote:
+        found = sorted(read_distrusted(context.remote, context.settings.prefix, database))
+        yield _either(
+            not found, f"cached values of {database}", "none was found wrong",
+            f"not shared, because a value was wrong: {', '.join(found)}",
+            f"mend the method, whose values depend on more than its arguments; then "
+            f"odoo redis verify -d {database} --trust METHOD",
+        )  # fmt: skip
 
 
 def _filestore(database: str, cursor: Any) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from ..http_patch import verification
+from ..ormcache import read_distrusted
 from . import journey
 from .context import Context, duration, table
 
@@ -36,20 +37,19 @@ def run(context: Context, options: argparse.Namespace) -> int:
             made = journey.make(context, options, database)
             verification.wait()
         counters = database.counters()
-        distrusted = database.shared.read_distrusted()
+        distrusted = read_distrusted(
+            database.shared.remote, context.settings.prefix, options.database
+        )
     verified = sum(counter.verified for counter in counters.values())
     found: dict[str, Any] = {
         "found": sum(counter.found for counter in counters.values()),
         "verified": verified,
-        "distrusted": {name: told.partition(" ")[0] for name, told in distrusted.items()},
+        "distrusted": distrusted,
         **(made._asdict() if made else {}),
     }
     now = time.time()
     rows = [("not shared, because a value was wrong", "since")]
-    rows += [
-        (name, f"{duration(now - float(since))} ago")
-        for name, since in sorted(found["distrusted"].items())
-    ]
+    rows += [(name, f"{duration(now - since)} ago") for name, since in sorted(distrusted.items())]
     lines = [f"{verified} of {found['found']} values of Redis were computed again"] if made else []
     context.show(found, [*lines, *(table(rows) if distrusted else ["all methods are trusted"])])
     return int(bool(distrusted))

@@ -11,7 +11,7 @@ from .policy import keep_local
 from .remote import RemoteTier
 from .shared import SharedOrmcache, ValueCodec
 from .transaction import Transaction
-from .verification import Sampling
+from .verification import Sampling, read_distrusted
 
 __all__ = [
     "COUNTERS",
@@ -25,4 +25,5 @@ __all__ = [
     "ValueCodec",
     "carry",
     "keep_local",
+    "read_distrusted",
 ]

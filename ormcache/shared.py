@@ -29,7 +29,7 @@ from .outbox import Entry, Outbox, place
 from .policy import UNKNOWN, Method
 from .remote import LEASE, TAG_LENGTH, Claim, RemoteTier
 from .transaction import Connection, Transaction
-from .verification import Sampling, is_same
+from .verification import Sampling, distrusted_key, is_same
 
 _logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class SharedOrmcache:
         self._newest: dict[tuple[str, str], tuple[Generation, str]] = {}
         self._methods: dict[Any, Method] = {}
         self._sampling = sampling
-        self._distrusted_key = f"{self._prefix}distrusted"
+        self._distrusted_key = distrusted_key(prefix, database)
         self.distrusted: set[str] = set()  # names of methods, as Redis last told them
 
     def method(self, cache: Any) -> Method:
@@ -433,12 +433,6 @@ class SharedOrmcache:
             self._database,
             method.name,
         )
-
-    def read_distrusted(self) -> dict[str, str]:
-        """Methods that are not shared because a value was wrong, with the time and the digest of
-        the arguments."""
-        [found] = self.remote.fetch([self._distrusted_key]) or [{}]
-        return {name.decode(): text.decode() for name, text in found.items()}
 
     def trust(self, name: str) -> None:
         """Share a method again that was distrusted; processes learn it with the next signal."""

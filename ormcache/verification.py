@@ -24,9 +24,26 @@ from typing import Any
 from ..codec.value import encode
 from ..exceptions import NotShareableError
 from .policy import Method
+from .remote import RemoteTier
 
 FOREIGN_ONE_IN = 20  # values of a method that is not Odoo's own, among its first ...
 FOREIGN_FIRST = 1_000
+
+
+def distrusted_key(prefix: str, database: str) -> str:
+    """The hash in Redis that has the methods of a database which are not shared any more.
+
+    >>> distrusted_key("odoo", "production")
+    'odoo:ormcache:production:distrusted'
+    """
+    return f"{prefix}:ormcache:{database}:distrusted"
+
+
+def read_distrusted(remote: RemoteTier, prefix: str, database: str) -> dict[str, float]:
+    """Methods that are not shared because a value was wrong: by name, when that was found, in
+    seconds since the epoch."""
+    [found] = remote.fetch([distrusted_key(prefix, database)]) or [{}]
+    return {name.decode(): float(text.partition(b" ")[0]) for name, text in found.items()}
 
 
 class Sampling:

@@ -462,6 +462,21 @@ def test_a_node_without_the_addon(nodes, make_node, durable, configure, database
     assert findings(conf) == ({}, 0)
 
 
+def test_a_method_whose_value_was_wrong(nodes, durable, configure, database):
+    """It is shared again when somebody trusts it."""
+    method = "odoo.addons.other.models.Other._get"
+    key = f"odoo:ormcache:{database}:distrusted"
+    conf = configure(durable.url)
+    durable.cli("HSET", key, "#", "0", method, "1700000000 ab")
+    assert findings(conf) == ({f"cached values of {database}": "WARN"}, 0)
+    assert method in run("doctor", "--pings", "1", conf=conf).stdout
+    trusted = run("verify", "-d", database, "--trust", method, "--json", conf=conf)
+    assert trusted.returncode == 0, trusted.stderr
+    assert found(trusted)["distrusted"] == {}
+    assert durable.cli("HGETALL", key).split() == ["#", "0"]
+    assert findings(conf) == ({}, 0)
+
+
 def test_which_files_differ(make_node, own_redis, configure, tmp_path, files, database):
     """Of two nodes with two releases of an addon; names of files are sealed in Redis."""
     changes = (
