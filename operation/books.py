@@ -33,6 +33,7 @@ MEMORY_TTL = 24 * 3600  # seconds
 MOST_PROCESSES = 2_000
 MOST_COUNTERS = 20_000  # of one node
 MOST_SEEN = 100_000  # sessions of one database
+LISTING_LEASE = 600  # seconds that one who claimed a listing may take
 MOST_LISTINGS = 8  # fingerprints of one database
 HOUR = 3600  # seconds
 HOURS = 24  # of memory
@@ -69,16 +70,20 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 )
 
 # Answers with 1 when the field is the caller's to fill. When there are too many, all go, and those
-# in use come again. ARGV: ttl (s), most fields, field
+# in use come again. ARGV: ttl (s), most fields, field, seconds until another may fill it
 _CLAIM = Script(
     "claim",
     """
-local is_known = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
+local value = redis.call('HGET', KEYS[1], ARGV[3])
+local now = tonumber(redis.call('TIME')[1])
+-- A claim is the time at which it was made: a process that died fills no field.
+local claimed = value and tonumber(value)
+local is_known = value and (not claimed or now - claimed < tonumber(ARGV[4]))
 if not is_known then
-    if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[2]) then
+    if not value and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[2]) then
         redis.call('UNLINK', KEYS[1])
     end
-    redis.call('HSET', KEYS[1], ARGV[3], '')
+    redis.call('HSET', KEYS[1], ARGV[3], string.format('%.0f', now))
 end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return is_known and 0 or 1
@@ -204,7 +209,9 @@ class Books:
     def claim_listing(self, database: str, fingerprint: str) -> bool:
         """Whether the caller is to put the listing of this code here: nobody has."""
         key = self._listings(database)
-        answer = self.server.evaluate(_CLAIM, key, LISTING_TTL, MOST_LISTINGS, fingerprint)
+        answer = self.server.evaluate(
+            _CLAIM, key, LISTING_TTL, MOST_LISTINGS, fingerprint, LISTING_LEASE
+        )
         return bool(answer == 1)
 
     def put_listing(self, database: str, fingerprint: str, sealed: bytes) -> None:
@@ -264,7 +271,8 @@ class Books:
         return found
 
     def listings(self, database: str) -> dict[str, bytes]:
-        """The sealed listings of a database's code, by fingerprint; b"" where one is being made."""
+        """The sealed listings of a database's code, by fingerprint; where one is being made,
+        the time when that began."""
         parts = self.server.execute("HGETALL", self._listings(database))
         return {name.decode(): value for name, value in zip(parts[::2], parts[1::2], strict=True)}
 
