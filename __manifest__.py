@@ -11,5 +11,12 @@
     "external_dependencies": {
         "python": ["redis>=8.0,<9", "hiredis>=3.2,<4", "cryptography>=41"],
     },
+    "data": [
+        "views/redis_overview_views.xml",
+        "views/res_users_views.xml",
+    ],
+    "assets": {
+        "web.assets_backend": ["redis_session_ormcache/static/src/**/*"],
+    },
     "post_load": "post_load",
 }

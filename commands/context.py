@@ -17,7 +17,6 @@ from ..config import Settings
 from ..exceptions import ConfigurationError
 from ..http_patch.install import make_remote_tier, make_session_store
 from ..operation import Books
-from ..operation.books import Figure
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,14 +78,6 @@ class Context(contextlib.AbstractContextManager["Context"]):
     @cached_property
     def books(self) -> Books:
         return Books(self.server, self.settings.prefix)
-
-    def figures(self) -> dict[Figure, float]:
-        """Sums of all nodes that were seen within a day."""
-        sums: dict[Figure, float] = {}
-        for host in {process.host for process in self.books.processes()}:
-            for figure, amount in self.books.counters(host).items():
-                sums[figure] = sums.get(figure, 0) + amount
-        return sums
 
     def show(self, found: Any, lines: Iterable[str]) -> None:
         """Print a result: as JSON for machines, else these lines."""

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -34,6 +34,7 @@ from ..http_patch import code_listing
 from ..migration import OldStore
 from ..old_url import masked
 from ..operation import Process
+from ..operation.overview import SLOW, compare
 from ..ormcache import read_distrusted
 from ..url import RedisURL, parse
 from .context import Context
@@ -42,7 +43,7 @@ EXAMPLES = ["", "--pings 100", "--json"]
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 PINGS = 1_000
 PING_SECONDS = 5.0  # for all of them
-SLOW, VERY_SLOW = 0.005, 0.050  # seconds: an answer of a network nearby takes less
+VERY_SLOW = 0.050  # seconds, of one answer in a hundred
 CERTIFICATE_DAYS = 21
 FULL = 0.9  # of maxmemory
 GROWN_FOR = 6  # hours of which the growth of memory is known
@@ -51,6 +52,16 @@ REPLICA_LAG = 5  # seconds: a replica reports each second
 FILES = 100  # attachments, the latest ones, whose files are looked for
 FILES_SHOWN = 10  # of those that differ
 CONNECT = 3.0  # seconds
+# By what nodes should have alike: its name here, how bad it is if they have not, what to do then.
+_SAYINGS = {
+    "setting": ("setting {}", FAIL, "set it alike on all nodes, and restart them"),
+    "addon": ("version of the addon", WARN, "finish the deployment"),
+    "code": (
+        "code for {}",
+        WARN,
+        "cached values are shared between nodes with the same code only: finish the deployment",
+    ),
+}
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050)  # seconds, upper ends
 
 
@@ -108,8 +119,7 @@ def examine(context: Context, pings: int = PINGS) -> Iterator[Finding]:
         yield _former_store(context.sessions.old, str(settings.old_sessions))
     alive = context.books.alive() if has_books else []
     if has_books:
-        yield from _nodes(alive)
-        yield from _codes(context, alive)
+        yield from _nodes(context, alive)
     yield from _databases(context, alive, has_books=has_books)
     yield from _odoo(context)
 
@@ -288,7 +298,7 @@ def _days_left(host: str, port: int, url: RedisURL) -> int:
     return (end - now).days
 
 
-def _nodes(alive: list[Process]) -> Iterator[Finding]:
+def _nodes(context: Context, alive: list[Process]) -> Iterator[Finding]:
     """Whether the processes say the same of themselves."""
     hosts = sorted({process.host for process in alive})
     if not alive:
@@ -298,13 +308,15 @@ def _nodes(alive: list[Process]) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding(OK, "nodes", f"{len(alive)} processes on {', '.join(hosts)}")
-    for name in sorted({name for process in alive for name in process.settings}):
-        yield _alike(
-            f"setting {name}", [(process.host, process.settings.get(name)) for process in alive],
-            FAIL, "set it alike on all nodes, and restart them",
+    for compared in compare(alive):
+        subject, level, todo = _SAYINGS[compared.kind]
+        told = ", ".join(f"{host}: {said}" for host, said in sorted(compared.told.items()))
+        if compared.kind == "code" and not compared.is_alike:
+            told += f"; {_differing(context, compared.name, compared.said)}"
+        yield _either(
+            compared.is_alike, subject.format(compared.name), "the same on all nodes",
+            f"differs: {told}", todo, level,
         )  # fmt: skip
-    versions = [(process.host, process.addon) for process in alive]
-    yield _alike("version of the addon", versions, WARN, "finish the deployment")
     for process in alive:
         if process.replaced:
             yield Finding(
@@ -319,25 +331,7 @@ def _nodes(alive: list[Process]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _codes(context: Context, alive: list[Process]) -> Iterator[Finding]:
-    """Whether nodes share cached values, and if not, which files are why."""
-    for database in sorted({name for process in alive for name in process.fingerprints}):
-        codes = [
-            (process.host, process.fingerprints[database])
-            for process in alive
-            if database in process.fingerprints
-        ]
-        found = _alike(
-            f"code for {database}", codes, WARN,
-            "cached values are shared between nodes with the same code only: finish the deployment",
-        )  # fmt: skip
-        if found.level != OK:
-            files = _differing(context, database, {code for _host, code in codes})
-            found = found._replace(told=f"{found.told}; {files}")
-        yield found
-
-
-def _differing(context: Context, database: str, codes: set[str]) -> str:
+def _differing(context: Context, database: str, codes: Collection[str]) -> str:
     """Which files are not the same."""
     try:
         known = code_listing.read(context.books, database)
@@ -432,21 +426,6 @@ def _without_addon(database: str, cursor: Any, alive: list[Process]) -> Iterator
         f"without the addon, or with another prefix: process {', '.join(unknown)}",
         "the addon in server_wide_modules there: such a node has sessions of its own",
     )  # fmt: skip
-
-
-def _alike(subject: str, said: list[tuple[str, Any]], level: str, todo: str) -> Finding:
-    """Whether all processes say the same.
-
-    :param said: by each, after its host
-    """
-    by_host: dict[str, set[str]] = {}
-    for host, value in said:
-        by_host.setdefault(host, set()).add(str(value))
-    told = ", ".join(
-        f"{host}: {' and '.join(sorted(values))}" for host, values in sorted(by_host.items())
-    )
-    is_alike = len(set().union(*by_host.values())) <= 1
-    return _either(is_alike, subject, "the same on all nodes", f"differs: {told}", todo, level)
 
 
 def _odoo(context: Context) -> Iterator[Finding]:

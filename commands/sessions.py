@@ -7,13 +7,13 @@ the latest activity first. Nobody is logged out without --revoke.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import psycopg2
 from odoo import sql_db
 
 from ..keys import is_valid_identifier
+from ..operation.overview import live
 from .context import Context, complain, duration, table
 
 EXAMPLES = [
@@ -108,14 +108,7 @@ def _chosen(context: Context, options: argparse.Namespace) -> list[_Session]:
             session for session in listed if options.user in (session.login, str(session.uid))
         ]
     listed = [session for session in listed if session.identifier not in options.but]
-    return _alive(context, listed)
-
-
-def _alive(context: Context, sessions: Iterable[_Session]) -> list[_Session]:
-    found = list(sessions)
-    assert context.sessions
-    ended = context.sessions.get_missing_session_identifiers(each.identifier for each in found)
-    return [session for session in found if session.identifier not in ended]
+    return live(listed, context.sessions.get_missing_session_identifiers)
 
 
 def _logins(database: str) -> dict[int, str]:

@@ -12,11 +12,11 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
+from ..operation.overview import by_method, live, outages
 from .context import Context, duration, say, table
 
 EXAMPLES = ["", "--json", "--watch 5"]
 TOP = 10
-MINUTE = 60
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,14 +39,10 @@ def collect(context: Context) -> dict[str, Any]:
 
     :raises RedisUnavailableError: when Redis does not answer
     """
-    figures, now = context.figures(), context.books.now()
+    figures, now = context.books.figures(), context.books.now()
     by_database: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    by_method: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for figure, amount in figures.items():
         by_database[figure.database][figure.name] += amount
-        if figure.method:
-            by_method[figure.method][figure.name] += amount
-    top = sorted(by_method.items(), key=lambda item: -item[1].get("cache_seconds_saved", 0))
     return {
         "redis": context.server.shown_url,
         "prefix": context.settings.prefix,
@@ -58,36 +54,15 @@ def collect(context: Context) -> dict[str, Any]:
             if name
         },
         "total": dict(by_database.get("", {})),
-        "methods": {
-            name: dict(sums) for name, sums in top[:TOP] if sums.get("cache_seconds_saved")
-        },
-        "outages": outages(context),
+        "methods": dict(by_method(figures)[:TOP]),
+        "outages": outages(context.books.history("")),
     }
-
-
-def outages(context: Context) -> list[dict[str, float]]:
-    """Of the last day: when sessions were not available, and how many times. Minutes one after the
-    other are one outage."""
-    found: list[dict[str, float]] = []
-    for minute, sums in sorted(context.books.history("").items()):
-        count = sums.get("sessions_unavailable", 0)
-        if not count:
-            continue
-        if found and found[-1]["end"] == minute * MINUTE:
-            found[-1]["end"] += MINUTE
-            found[-1]["answers_503"] += count
-        else:
-            begin = minute * MINUTE
-            found.append({"begin": begin, "end": begin + MINUTE, "answers_503": count})
-    return found
 
 
 def _sessions(context: Context, database: str) -> dict[str, int]:
     if context.sessions is None:
         return {}
-    seen = context.books.sessions(database)
-    ended = context.sessions.get_missing_session_identifiers(each.identifier for each in seen)
-    alive = [each for each in seen if each.identifier not in ended]
+    alive = live(context.books.sessions(database), context.sessions.get_missing_session_identifiers)
     return {"sessions": len(alive), "users": len({each.uid for each in alive})}
 
 

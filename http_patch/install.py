@@ -68,6 +68,7 @@ class Installed:
     :param sessions: None where sessions stay in files
     :param remote: None where the ormcache stays local, as is ``outbox``
     :param sampling: of the values that are computed again
+    :param books: None where neither is in Redis
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -76,6 +77,7 @@ class Installed:
         self.remote: RemoteTier | None = None
         self.outbox: Outbox | None = None
         self.sampling = Sampling(settings.ormcache_verify, verification.own_folders())
+        self.books: Books | None = None
 
     def disconnect(self) -> None:
         """Close this process's connections to Redis; the next call opens one."""
@@ -142,11 +144,16 @@ def install() -> Installed | None:
         _share_ormcache(installed.remote, installed.outbox, installed.sampling, settings)
         warm_up.apply(installed.disconnect)
     if servers := [half.server for half in (installed.sessions, installed.remote) if half]:
-        books = Books(servers[0], settings.prefix)
-        bookkeeping.apply(books, settings, installed.sessions, servers)
+        installed.books = Books(servers[0], settings.prefix)
+        bookkeeping.apply(installed.books, settings, installed.sessions, servers)
     in_force.apply(_at_start, _loaded)
     _installed = installed
     return installed
+
+
+def current() -> Installed | None:
+    """What is in force in this process; None: nothing, because this is no server-wide module."""
+    return _installed
 
 
 def _at_start() -> None:

@@ -259,15 +259,25 @@ class Books:
                 found[Figure(*parts)] = float(amount)
         return found
 
+    def figures(self) -> dict[Figure, float]:
+        """The sums of all nodes that were seen within a day."""
+        sums: dict[Figure, float] = {}
+        for host in {process.host for process in self.processes()}:
+            for figure, amount in self.counters(host).items():
+                sums[figure] = sums.get(figure, 0) + amount
+        return sums
+
     def history(self, database: str, hours: int = 24) -> dict[int, dict[str, float]]:
         """By minute since the epoch: sums by name. Minutes without anything are absent."""
-        now = int(self.now() // MINUTES // MINUTES)
+        latest = int(self.now() // MINUTES)
+        hour_now = latest // MINUTES
         found: dict[int, dict[str, float]] = {}
-        for hour in range(now - hours, now + 1):
+        for hour in range(hour_now - hours, hour_now + 1):
             for name, amount in self._hash(f"{self._prefix}:history:{database}:{hour}").items():
-                minute, _bar, figure = name.partition("|")
-                sums = found.setdefault(hour * MINUTES + int(minute), {})
-                sums[figure] = float(amount)
+                text, _bar, figure = name.partition("|")
+                minute = hour * MINUTES + int(text)
+                if minute > latest - hours * MINUTES:
+                    found.setdefault(minute, {})[figure] = float(amount)
         return found
 
     def listings(self, database: str) -> dict[str, bytes]:

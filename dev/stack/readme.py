@@ -49,9 +49,10 @@ def page(rst: str) -> str:
         "halt_level": 2,
         "embed_stylesheet": False,
         "stylesheet_path": "",
+        "xml_declaration": False,  # Odoo refuses a page with one, and with it the addon
     }
     html: str = publish_string(rst, writer_name="html", settings_overrides=settings).decode()
-    return html
+    return html.replace('src="static/description/', 'src="')  # Odoo looks beside the page
 
 
 def main() -> int:

@@ -12,10 +12,9 @@ from odoo.http import STORED_SESSION_BYTES
 
 from odoo.addons.redis_session_ormcache.tests.conftest import SET_TIMEOUT
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
-from odoo.addons.redis_session_ormcache.tests.support.chromium import Chromium
 from odoo.addons.redis_session_ormcache.tests.support.late import LateProxy
 from stack.provision import environment
-from stack.servers import LOAD, init_database, until
+from stack.servers import LOAD, Chromium, init_database, until
 
 PROBE = "request_probe"
 STOCK = f"base,rpc,web,{PROBE}"
@@ -53,7 +52,7 @@ def nodes(make_node, redis, database):
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    with Chromium("chromium", tmp_path_factory.mktemp("chromium")) as browser:
+    with Chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
 

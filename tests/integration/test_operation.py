@@ -268,6 +268,11 @@ def test_history_is_by_minute(read):
     read.add(HOST, {Figure("hits", "db", method): 2 for method in "ab"} | {Figure("hits", "x"): 1})
     minute = int(read.now() // 60)
     assert read.history("db", hours=1) in ({minute: {"hits": 4}}, {minute - 1: {"hits": 4}})
+    now = read.now()
+    read.now = lambda: now + 3540
+    assert read.history("db", hours=1)
+    read.now = lambda: now + 3660
+    assert read.history("db", hours=1) == {}
 
 
 def test_what_is_not_ours_is_passed_over(read, own_redis):

@@ -67,7 +67,9 @@ def test_the_wheel_is_the_addon(wheel, tmp_path):
         others = {"tests", "dev", "bench", "deploy", ".dev", "build"}
         packaged = relative.parts[0] not in others
         assert (addon / relative).exists() == packaged, relative
-    assert (addon / "static/description/icon.png").exists()
+    for folder in ("i18n", "static/description", "static/src", "views"):
+        wanted = {path.name for path in (ROOT / folder).iterdir()}
+        assert {path.name for path in (addon / folder).iterdir()} == wanted
     assert not (tmp_path / "odoo/__init__.py").exists()
     assert not (tmp_path / "odoo/addons/__init__.py").exists()
     code = (

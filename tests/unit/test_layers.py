@@ -3,11 +3,14 @@
 import ast
 import doctest
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from stack.provision.environment import ADDON as NAME
+from stack.provision.environment import home
 
 ADDON = f"odoo.addons.{NAME}"
 ROOT = Path(__file__).parents[2]
@@ -20,7 +23,7 @@ LAYERS = [
     {"migration"},
     {"sessions", "ormcache", "operation"},
     {"http_patch"},
-    {"commands"},
+    {"commands", "models"},
 ]
 WITHOUT_ODOO = {
     "exceptions",
@@ -51,6 +54,7 @@ WITHOUT_ODOO = {
         "commands.doctor",
         "http_patch.code_listing",
         "http_patch.cursor",
+        "operation.overview",
         "ormcache.generation",
         "ormcache.layers",
         "ormcache.policy",
@@ -85,6 +89,21 @@ def imports():
                         yield path, parts[0], ["", *base, *module, alias.name]
                 else:
                     yield path, parts[0], module
+
+
+def test_the_package_imports_nothing_but_the_standard_library():
+    """What fails in an import would not stop the server; ``post_load`` imports the rest."""
+    code = f"""
+import sys, odoo.addons
+odoo.addons.__path__.append({str(home() / "addons")!r})
+before = set(sys.modules)
+import {ADDON}
+print(*set(sys.modules) - before)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split() if not name.startswith(ADDON)}
+    assert loaded <= set(sys.stdlib_module_names)
+    assert f"{ADDON}.http_patch" in done.stdout.split()
+    assert f"{ADDON}.models" not in done.stdout.split()
 
 
 def test_imports_point_down():

@@ -8,10 +8,20 @@ All are context managers::
             urllib.request.urlopen(node.url)
 """
 
+from .chromium import Chromium
 from .cluster import Cluster
 from .island import Island
 from .nginx import Nginx, NginxServer
-from .odoo import LOAD, Odoo, Worker, init_database, odoo_environment, write_conf
+from .odoo import (
+    LOAD,
+    Odoo,
+    Worker,
+    init_database,
+    install,
+    odoo_environment,
+    run_command,
+    write_conf,
+)
 from .postgresql import PostgreSQL, Standby, digest
 from .process import (
     Server,
@@ -30,10 +40,10 @@ from .sentinels import SERVICE, Sentinels
 from .tls import Certificates, TLSRedis
 
 __all__ = [
-    "LOAD", "SERVICE", "Certificates", "Cluster", "Island", "LyingProxy", "Nginx",
+    "LOAD", "SERVICE", "Certificates", "Chromium", "Cluster", "Island", "LyingProxy", "Nginx",
     "NginxServer", "Odoo",
     "OldRedis", "PostgreSQL", "Proxy", "Redis", "Resolver", "Sentinels", "Server", "ServerError",
     "Standby", "StrictProxy", "TLSRedis", "UnixRedis", "Valkey", "Worker", "add_user", "alive",
-    "as_user", "digest", "free_port", "init_database", "listens", "odoo_environment", "start_all",
-    "stop_all", "until", "write_conf",
+    "as_user", "digest", "free_port", "init_database", "install", "listens",
+    "odoo_environment", "run_command", "start_all", "stop_all", "until", "write_conf",
 ]  # fmt: skip

@@ -203,29 +203,62 @@ env.cr.commit()
 
 def _install(postgres: PostgreSQL, database: str, modules: list[str]) -> None:
     """Install modules in a new database."""
-    with tempfile.TemporaryDirectory() as folder:
-        conf = write_conf(Path(folder, "odoo.conf"), postgres, folder, load="base,rpc,web")
-        common = ["-c", str(conf), "-d", database, "--no-http"]
-        log, odoo = postgres.folder / f"{database}.log", environment.odoo_command()
-        install = [*odoo, *common, "-i", ",".join(modules), "--stop-after-init"]
-        _run_odoo(f"install {' '.join(modules)}", install, log)
-        shell = [*odoo, "shell", *common]
-        _run_odoo("move the attachments to the database", shell, log, KEEP_ATTACHMENTS_IN_DATABASE)
-    installed = "SELECT name FROM ir_module_module WHERE state = 'installed'"
-    if missing := set(modules) - set(postgres.sql(database, installed).split()):
-        raise ServerError(f"not installed: {', '.join(sorted(missing))}; see {log}")
+    install(postgres, database, modules)
+    run_command(postgres, database, ["shell"], script=KEEP_ATTACHMENTS_IN_DATABASE)
     in_files = "SELECT count(*) FROM ir_attachment WHERE store_fname IS NOT NULL"
     if left := int(postgres.sql(database, in_files)):
-        raise ServerError(f"{left} attachments are still in the file store; see {log}")
+        raise ServerError(f"{left} attachments are still in the file store of {database}")
 
 
-def _run_odoo(title: str, argv: list[str], log: Path, script: str = "") -> None:
+def install(
+    postgres: PostgreSQL,
+    database: str,
+    modules: Sequence[str],
+    options: Mapping[str, object] | None = None,
+) -> None:
+    """Install modules in a database.
+
+    :param options: of the odoo.conf
+    """
+    words = ["-i", ",".join(modules), "--stop-after-init"]
+    run_command(postgres, database, words, options=options)
+    installed = "SELECT name FROM ir_module_module WHERE state = 'installed'"
+    if missing := set(modules) - set(postgres.sql(database, installed).split()):
+        raise ServerError(f"not installed: {', '.join(sorted(missing))}")
+
+
+def run_command(
+    postgres: PostgreSQL,
+    database: str,
+    words: Sequence[str],
+    *,
+    options: Mapping[str, object] | None = None,
+    script: str = "",
+) -> None:
+    """Run an Odoo command on a database to its end, without this addon being server-wide.
+
+    :param words: a subcommand and its arguments, or options of the server
+    :param script: its input
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        conf = write_conf(
+            Path(folder, "odoo.conf"), postgres, folder, load="base,rpc,web",
+            options={"db_name": database, "http_enable": False, **(options or {})},
+        )  # fmt: skip
+        log = postgres.folder / f"{database}.log"
+        argv = [*environment.odoo_command(), *words]
+        _run_odoo(f"{database}: {' '.join(words)}", argv, log, script, {"ODOO_RC": str(conf)})
+
+
+def _run_odoo(
+    title: str, argv: list[str], log: Path, script: str, variables: Mapping[str, str]
+) -> None:
     """Run an Odoo command to its end; `script` is its input."""
     print(f"{title} ...", file=sys.stderr, flush=True)
     start = time.monotonic()
     with log.open("ab") as out:
         text = script.encode()
-        env = odoo_environment({})
+        env = odoo_environment(variables)
         done = subprocess.run(argv, input=text, stdout=out, stderr=out, env=env, check=False)
     if done.returncode:
         tail = "\n    ".join(log.read_text(errors="replace").splitlines()[-30:])
