@@ -99,11 +99,9 @@ class RedisOverview(models.AbstractModel):
             "history": [
                 [begin, *ratios] for begin, step in by_step(history) if (ratios := hit_ratio(step))
             ],
-            # Of the day where the books time each call; else of now.
             "latency": [
                 [begin, mean] for begin, step in by_step(of_all) if (mean := mean_latency(step))
-            ]
-            or [[now, max(seconds for seconds in answers.values() if seconds is not None)]],
+            ],
             "nodes": self._nodes(books, processes, now),
             "methods": [
                 {

@@ -40,7 +40,7 @@ MAKE_UP_A_DAY = """
 import math
 import random
 from odoo.addons.redis_session_ormcache.http_patch import install
-from odoo.addons.redis_session_ormcache.operation.books import Figure
+from odoo.addons.redis_session_ormcache.operation.books import REDIS_CALLS, REDIS_SECONDS, Figure
 
 chance = random.Random(7)
 books, database = install.current().books, env.cr.dbname
@@ -70,6 +70,11 @@ for ago in range(24 * 60, 2, -5):
             Figure("cache_found", database, method): int(found * part),
             Figure("cache_seconds_saved", database, method): found * 0.007 * part * part,
         }
+    calls, slower = int(200 * busy), chance.uniform(0, 0.0002) * busy
+    amounts |= {
+        Figure(REDIS_CALLS, "", "sessions HGETALL 0.0005"): calls,
+        Figure(REDIS_SECONDS, "", "sessions HGETALL"): calls * (0.0003 + slower),
+    }
     books.add("web1", amounts)
 """
 

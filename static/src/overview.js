@@ -40,7 +40,6 @@ export class RedisOverview extends Component {
             verdict: null,
             announced: "",
             counters: false,
-            latency: [],
         });
         onWillStart(() => Promise.all([loadBundle("web.chartjs_lib"), this.refresh()]));
         useExternalListener(document, "visibilitychange", () => this.refresh());
@@ -58,12 +57,11 @@ export class RedisOverview extends Component {
         }
         try {
             const params = { user_id: this.state.userId };
-            const { latency = [], ...found } = await this.keepLast.add(
+            const found = await this.keepLast.add(
                 this.orm.silent.call("redis.overview", "read_overview", [], params)
             );
-            const points = new Map([...this.state.latency, ...latency]); // by time
             this.announce(found.verdict);
-            Object.assign(this.state, found, { latency: [...points] });
+            Object.assign(this.state, found);
         } catch (error) {
             if (!(error instanceof ConnectionLostError)) {
                 throw error;
