@@ -13,6 +13,7 @@ import psycopg2
 from odoo import sql_db
 
 from ..keys import is_valid_identifier
+from ..operation import Seen
 from ..operation.overview import live
 from .context import Context, complain, duration, table
 
@@ -24,6 +25,13 @@ EXAMPLES = [
     "--identifier qL0... --revoke",
 ]
 _LENGTH = 42
+# The books know a session some seconds after its login. Older rows are left out: those of a copied
+# database name sessions of the original.
+_NEW = """
+    SELECT session_identifier, user_id, extract(epoch FROM last_activity)::float8
+    FROM res_device_log
+    WHERE user_id IS NOT NULL AND first_activity >= now() AT TIME ZONE 'UTC' - interval '10 minutes'
+"""
 
 
 class _Session(NamedTuple):
@@ -87,13 +95,7 @@ def _wrong(context: Context, options: argparse.Namespace) -> str:
 
 def _chosen(context: Context, options: argparse.Namespace) -> list[_Session]:
     assert context.sessions
-    logins = _logins(options.database) if options.database else {}
-    listed = [
-        _Session(
-            options.database, each.identifier, each.uid, logins.get(each.uid, ""), each.activity
-        )
-        for each in (context.books.sessions(options.database) if options.database else ())
-    ]
+    listed = _of_database(context, options.database) if options.database else []
     known = {session.identifier for session in listed}
     if options.identifier:
         wanted = set(options.identifier)
@@ -111,12 +113,21 @@ def _chosen(context: Context, options: argparse.Namespace) -> list[_Session]:
     return live(listed, context.sessions.get_missing_session_identifiers)
 
 
-def _logins(database: str) -> dict[int, str]:
-    """By id; none where PostgreSQL does not say."""
+def _of_database(context: Context, database: str) -> list[_Session]:
+    """Sessions in the books, and new ones that these may lack; the last active one first."""
+    seen = context.books.sessions(database)
+    logins: dict[int, str] = {}
     try:
         with sql_db.db_connect(database).cursor() as cursor:
             cursor.execute("SELECT id, login FROM res_users")
-            return dict(cursor.fetchall())
+            logins = dict(cursor.fetchall())
+            cursor.execute(_NEW)
+            seen += [Seen(*row) for row in cursor.fetchall() if is_valid_identifier(row[0])]
     except psycopg2.Error as error:
         complain(f"Users are shown by number: {error}".strip())
-        return {}
+    seen.sort(key=lambda session: -session.activity)
+    latest = {each.identifier: each for each in reversed(seen)}
+    return [
+        _Session(database, each.identifier, each.uid, logins.get(each.uid, ""), each.activity)
+        for each in reversed(latest.values())
+    ]

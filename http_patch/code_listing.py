@@ -49,7 +49,7 @@ def read(books: Books, database: str) -> dict[str, Listing]:
     for fingerprint, sealed in books.listings(database).items() if secret else ():
         try:
             data, _cost = Vault(secret or "").open(_bound(database, fingerprint), sealed)
-        except CorruptRecordError:  # a claim, or of a former secret
+        except CorruptRecordError:  # of a former secret
             continue
         found[fingerprint] = json.loads(data)
     return found

@@ -281,10 +281,13 @@ class Books:
         return found
 
     def listings(self, database: str) -> dict[str, bytes]:
-        """The sealed listings of a database's code, by fingerprint; where one is being made,
-        the time when that began."""
+        """The sealed listings of a database's code, by fingerprint."""
         parts = self.server.execute("HGETALL", self._listings(database))
-        return {name.decode(): value for name, value in zip(parts[::2], parts[1::2], strict=True)}
+        return {
+            name.decode(): value
+            for name, value in zip(parts[::2], parts[1::2], strict=True)
+            if not value.isdigit()  # a claim
+        }
 
     def memory(self) -> dict[int, int]:
         """Bytes that Redis used, by hour since the epoch, of the last day."""
