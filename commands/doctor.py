@@ -54,6 +54,11 @@ FILES_SHOWN = 10  # of those that differ
 CONNECT = 3.0  # seconds
 # By what nodes should have alike: its name here, how bad it is if they have not, what to do then.
 _SAYINGS = {
+    "server": (
+        "PostgreSQL of {}",
+        FAIL,
+        "two databases of one name use the same keys: another prefix for one of the installations",
+    ),
     "setting": ("setting {}", FAIL, "set it alike on all nodes, and restart them"),
     "addon": ("version of the addon", WARN, "finish the deployment"),
     "code": (

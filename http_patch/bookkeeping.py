@@ -128,6 +128,7 @@ class _About:
             odoo=release.version,
             fingerprints={name: str(code) for name, code in registry.fingerprints().items()},
             settings=self._settings,
+            servers=registry.servers(),
             replaced=(session_store.elsewhere() or "") if self._settings["session"] else "",
             seen=now,
         )

@@ -107,6 +107,17 @@ def read_secret(own: Any) -> str:
     return (own.fetchone() or ("",))[0] or ""
 
 
+def read_server(cursor: Any) -> str:
+    """What tells the PostgreSQL server from others, and not from its replicas; "" where it does not
+    say that."""
+    try:
+        with _aside(cursor) as own:
+            own.execute("SELECT system_identifier::text FROM pg_control_system()")
+            return str(own.fetchone()[0])
+    except psycopg2.Error:
+        return ""
+
+
 def _verify_now_and_then(registry: Any) -> None:
     """Find out, beside the request, whether tables were changed and nobody signalled it."""
     for pin in () if config["test_enable"] else pins_of(registry).due(_VERIFY_EVERY):

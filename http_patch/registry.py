@@ -137,6 +137,7 @@ def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
     cursor.execute("SELECT code FROM res_lang WHERE active")
     code.of_languages([language for (language,) in cursor.fetchall()])  # as they are now
     shared.code = code
+    _servers[database] = generations.read_server(cursor)
     if _told.get(database) != code.content:
         _told[database] = code.content
         _logger.info(
@@ -150,6 +151,7 @@ def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
 
 
 _told: dict[str, bytes] = {}  # the fingerprint in the log, by database
+_servers: dict[str, str] = {}  # of PostgreSQL, by database
 
 
 def fingerprints() -> dict[str, Fingerprint]:
@@ -161,6 +163,11 @@ def fingerprints() -> dict[str, Fingerprint]:
         for name, found in shared.items()
         if found and isinstance(found.code, Fingerprint)
     }
+
+
+def servers() -> dict[str, str]:
+    """What tells the PostgreSQL server of a database from others, by database."""
+    return {name: server for name, server in _servers.copy().items() if server}
 
 
 # -- the patches -----------------------------------------------------------------------------------

@@ -218,6 +218,12 @@ class RedisOverview(models.AbstractModel):
                 text = self.env._(
                     "Redis answers, but not to what this page asks. The log of this node says why."
                 )
+            case "server":
+                text = self.env._(
+                    "Nodes with a database of this name on different servers of PostgreSQL use the "
+                    "same keys in Redis: %s. Give each installation its own prefix.",
+                    told,
+                )
             case "setting":
                 text = self.env._(
                     "Nodes differ in the setting %(name)s: %(told)s. Set it alike on all of them, "

@@ -127,6 +127,7 @@ class Process:
     :param addon: version of this addon
     :param odoo: version of Odoo
     :param fingerprints: of the code, by database: processes with the same one share cached values
+    :param servers: what tells the PostgreSQL server from others, by database
     :param settings: those that all nodes must have alike
     :param parent: pid of its prefork server, by which PostgreSQL knows its connections; 0: none
     :param replaced: what took the place of sessions in Redis; "" if nothing did
@@ -141,6 +142,7 @@ class Process:
     odoo: str
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    servers: Mapping[str, str] = field(default_factory=dict)
     parent: int = 0
     replaced: str = ""
     seen: float = 0.0

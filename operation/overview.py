@@ -109,8 +109,8 @@ def mean_latency(sums: Mapping[str, float]) -> float | None:
 class Comparison(NamedTuple):
     """What nodes say of one thing that they should have alike.
 
-    :param kind: "setting", "addon" for its version, "code"
-    :param name: of the setting, or of the database that the code is for
+    :param kind: "setting", "addon" for its version, "code", "server" for that of PostgreSQL
+    :param name: of the setting, or of the database that the code is for, or that is on the server
     :param said: all that is said
     :param told: the same by node, for people
     """
@@ -152,14 +152,21 @@ def compare(processes: Sequence[Process]) -> Iterator[Comparison]:
             if name in process.fingerprints
         ]
         yield Comparison.of("code", name, codes)
+    for name in sorted({name for process in processes for name in process.servers}):
+        servers = [
+            (process.host, process.servers[name])
+            for process in processes
+            if name in process.servers
+        ]
+        yield Comparison.of("server", name, servers)
 
 
 class Verdict(NamedTuple):
     """The one finding that matters most.
 
     :param level: "success", "info", "warning" or "danger"
-    :param finding: "away", "setting", "unavailable", "addon", "code", "distrusted", "slow",
-        "nothing" or "well"
+    :param finding: "away", "server", "setting", "unavailable", "addon", "code", "distrusted",
+        "slow", "nothing" or "well"
     :param values: what there is to say of it
     """
 
@@ -203,8 +210,10 @@ def verdict(
     differing = {
         each.kind: each
         for each in compare(alive)
-        if not each.is_alike and (each.kind != "code" or each.name == database)
+        if not each.is_alike and (each.kind in ("setting", "addon") or each.name == database)
     }
+    if each := differing.get("server"):
+        return Verdict("danger", "server", {"told": each.told})
     if each := differing.get("setting"):
         return Verdict("danger", "setting", {"name": each.name, "told": each.told})
     if answers_503:

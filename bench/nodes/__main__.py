@@ -4,7 +4,8 @@ Each node has one worker, so that two nodes have the two cores of a small machin
 page of somebody who is logged in, over HTTPS; an answer that is not 200 is an error, as the page of
 somebody who is not logged in would be. One and two nodes take turns, in both orders.
 
-With --after-deploy it measures the first requests to a node that has new code instead.
+With --after-deploy it measures the first requests to a node that has new code instead; with
+--against, a warm request of this code beside one of another commit's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from stack.servers import PostgreSQL, Redis, ServerError, init_database
 
 from ..command import finish
 from ..measure import load
-from . import after_deploy
+from . import after_deploy, against
 
 DATABASE, PAGE = "bench_nodes", "/odoo"
 CONNECTIONS = 8
@@ -37,9 +38,15 @@ def main() -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("bench/nodes/run", description=__doc__, formatter_class=form)
     parser.add_argument("--after-deploy", action="store_true", help="first requests to new code")
+    parser.add_argument("--against", metavar="COMMIT", help="a warm request of another commit")
+    parser.add_argument("--rounds", type=int, default=60, help="with --against (60)")
     parser.add_argument("--runs", type=int, default=4, help="of one node and of two (4)")
     parser.add_argument("--seconds", type=int, default=10, help="of each (10)")
     asked = parser.parse_args()
+    if asked.against:
+        with tempfile.TemporaryDirectory(prefix="bench-nodes-") as folder:
+            against.measure(Path(folder), asked.against, asked.rounds)
+        return 0
     if asked.after_deploy:
         with tempfile.TemporaryDirectory(prefix="bench-nodes-") as folder:
             after_deploy.measure(Path(folder), asked.runs)

@@ -379,6 +379,7 @@ def others(durable):
     def register(host, **values):
         told = {"pid": 1, "role": "web", "started": 1.0, "addon": "1", "odoo": "19.0"}
         told |= {"settings": {"session": True}, "fingerprints": {"db": "a"}}
+        told |= {"servers": {"db": "1"}}
         books.register(Process(**{**told, "host": host, "seen": books.now(), **values}))
 
     register.prefix = books._prefix
@@ -392,6 +393,7 @@ def others(durable):
         ({"fingerprints": {"db": "b"}}, "code for db", "WARN"),
         ({"settings": {"session": False}}, "setting session", "FAIL"),
         ({"role": "cron"}, "cron jobs", "WARN"),
+        ({"servers": {"db": "2"}}, "PostgreSQL of db", "FAIL"),
         ({"fingerprints": {}}, None, None),
     ],
 )
