@@ -91,10 +91,11 @@ class LocalTier:
             if (is_known or seen.is_replica) and seen.precedes(known):
                 return False
             differing = [each for each in self._caches if seen.differs_from(known, each)]
-            if not differing and seen.origin == known.origin:
+            is_of_another = seen.origin != known.origin
+            if not (differing or is_of_another):
                 return False
-            # These values may be older than the tables that another server's snapshot saw.
-            for container in differing or self._caches:
+            # Tables of two servers cannot be compared: any value may be older than these.
+            for container in self._caches if is_of_another else differing:
                 self._clear(container)
             if differing:
                 self._seen = {}

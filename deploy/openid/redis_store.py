@@ -17,7 +17,7 @@ from openid.association import Association
 from openid.store import nonce
 from openid.store.interface import OpenIDStore
 
-from odoo.addons.redis_session_ormcache.codec.value import Vault
+from odoo.addons.redis_session_ormcache.codec.value import Cost, Vault
 from odoo.addons.redis_session_ormcache.exceptions import CorruptRecordError
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class RedisOpenIDStore(OpenIDStore):  # type: ignore[misc]
     def storeAssociation(self, server_url: str, association: Association) -> None:
         """Keep it until it expires, in place of those of its server that have."""
         key, field = self._place(server_url, association.handle)
-        sealed = self._vault.seal(key.encode() + field, association.serialize(), 0.0)
+        sealed = self._vault.seal(key.encode() + field, association.serialize(), Cost())
         expires, now = association.issued + association.lifetime, int(time.time())
         others = {other: _expires(value) for other, value in self._client.hgetall(key).items()}
         expired = [other for other, when in others.items() if when <= now]

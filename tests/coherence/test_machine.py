@@ -725,6 +725,18 @@ def a_change_in_sql_before_a_signal(cluster):
     a_change_in_sql(cluster, "signal")
 
 
+def a_change_in_sql_after_a_replica(cluster):
+    """What was computed on the replica goes, whatever else was signalled meanwhile."""
+    _one, two, threads = cluster.workers
+    serve(cluster, threads)
+    change(cluster, two, "s1")
+    serve(cluster, threads, ("stable", "s1"), how="replica")
+    assert cluster.change_in_sql("s1")
+    change(cluster, two, "d1")
+    cluster.verify(threads)
+    serve(cluster, threads, ("stable", "s1"), how="bare")
+
+
 def a_change_in_sql_under_a_transaction(cluster):
     """What an old snapshot sees does not pass for the state that the process has read since."""
     one, two, threads = cluster.workers
@@ -882,6 +894,7 @@ SCENARIOS = [
     a_change_in_sql_that_is_looked_for,
     a_change_in_sql_before_a_signal,
     a_change_in_sql_under_a_transaction,
+    a_change_in_sql_after_a_replica,
     an_old_transaction,
     a_restore,
     a_cursor_without_a_check,

@@ -581,6 +581,8 @@ def test_migrate_goes_on_after_an_interruption(
     with subprocess.Popen(
         [*command, "migrate", "-c", str(conf)], env=odoo_environment({}),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A run in the background ignores it, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process, contextlib.ExitStack() as ends:  # fmt: skip
         until(lambda: written_to(pipe, ends), "that it reads the pipe")
         process.send_signal(signal.SIGINT)
