@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 # Whoever commits a change signals it after that: at once, or at the end of a request. A difference
 # that comes of a change which is not signalled yet is explained so long after it.
 SETTLED = 10.0  # seconds
+MOST = 8  # differences that are looked into at a time
 _LOCKED, _TOO_LONG = 100, 10_000  # milliseconds that a lock, and a query, may take
 _threads: set[threading.Thread] = set()
 
@@ -40,21 +41,24 @@ def own_folders() -> tuple[str, ...]:
 def transaction(
     registry: Any, generation: Generation, container: str
 ) -> Iterator[Connection | None]:
-    """A transaction that changes nothing; None unless it sees the same as a generation."""
-    try:
-        with closing(registry.cursor()) as cursor:
+    """A transaction that changes nothing; None unless it sees the same as a generation.
+
+    Where PostgreSQL refuses what is done in it, that ends, and nothing is raised.
+    """
+    with contextlib.suppress(psycopg2.Error), contextlib.ExitStack() as opened:
+        found = None
+        with contextlib.suppress(psycopg2.Error):  # no connection is free, for one
+            cursor = opened.enter_context(closing(registry.cursor()))
             cursor.execute(
                 "SET TRANSACTION READ ONLY;"
                 f"SET LOCAL lock_timeout = {_LOCKED}; SET LOCAL statement_timeout = {_TOO_LONG}"
             )
             found = registry_patch.connection(registry, cursor)
-            if found is None or found.transaction.generation().differs_from(generation, container):
-                yield None
-            else:
-                found.transaction.is_of_verification = True
-                yield found
-    except psycopg2.Error as error:
-        _logger.debug("A value is not verified: %s", error)
+            if found and found.transaction.generation().differs_from(generation, container):
+                found = None
+        if found:
+            found.transaction.is_of_verification = True
+        yield found
 
 
 def unless_explained(
@@ -65,8 +69,9 @@ def unless_explained(
     """
 
     def run() -> None:
-        time.sleep(SETTLED)
+        threading.current_thread().dbname = registry.db_name  # type: ignore[attr-defined]  # for the log
         try:
+            time.sleep(SETTLED)
             if _is_unchanged(registry, generation, container):
                 act()
                 key = min(generations.KEYS_OF[container], key=lambda key: len(_CACHES_BY_KEY[key]))
@@ -77,6 +82,8 @@ def unless_explained(
         finally:
             _threads.discard(threading.current_thread())
 
+    if len(_threads) >= MOST:
+        return
     thread = threading.Thread(target=run, name="redis-verification", daemon=True)
     _threads.add(thread)
     try:

@@ -400,24 +400,33 @@ class SharedOrmcache:
     # -- verification ------------------------------------------------------------------------------
 
     def _verify(self, transaction: Transaction, slot: Slot, call: Call, found: Any) -> None:
-        """Compute a value that was found in Redis again, and see to what it is if not the same."""
+        """Compute a value that was found in Redis again, and find out why if it is another one."""
         identity = self._codec(call.method).identity
         if identity is None or transaction.has_changed or transaction.is_of_verification:
             return
+        try:
+            differs = self._differs(slot, call, found, identity)
+        except Exception:
+            _logger.exception("A value of %s is not verified", call.method.name)
+            return
+        if differs:
+            call.unless_explained(slot.generation, lambda: self._distrust(slot, call.method))
+
+    def _differs(self, slot: Slot, call: Call, found: Any, identity: Callable[[Any], Any]) -> bool:
+        """Whether a value that was found is another one when it is computed again."""
         with call.again(slot.generation) as again:
-            if again is None:
-                return
-            value, looked_up = again.compute()
-            if looked_up is None or self._any_edited(again.transaction, looked_up):
-                return
-            slot.counter.verified += 1
-            if not is_same(
-                identity(found), value if isinstance(value, Exception) else identity(value)
-            ):
-                call.unless_explained(slot.generation, lambda: self._distrust(slot, call.method))
+            if again is not None:
+                value, looked_up = again.compute()
+                if looked_up is not None and not self._any_edited(again.transaction, looked_up):
+                    slot.counter.verified += 1
+                    known = value if isinstance(value, Exception) else identity(value)
+                    return not is_same(identity(found), known)
+        return False
 
     def _distrust(self, slot: Slot, method: Method) -> None:
         """Share no value of a method any more, in any process."""
+        if method.name in self.distrusted:
+            return
         slot.counter.wrong += 1
         told = slot.field.hex()
         self.distrusted.add(method.name)

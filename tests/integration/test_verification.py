@@ -48,8 +48,8 @@ def figure(worker, method, name):
 def start(redis, make_worker, lone_database):
     """Start a worker with these methods."""
 
-    def make(**settings):
-        worker = make_worker(redis, lone_database, settings={**ALL, **settings})
+    def make(config=None, **settings):
+        worker = make_worker(redis, lone_database, settings={**ALL, **settings}, config=config)
         worker.run(DEFINE)
         return worker
 
@@ -128,6 +128,14 @@ def test_nothing_is_written_for_it(start, raw, lone_database, postgres):
     assert postgres.sql(lone_database, count) == "0"
     assert [figure(second, "_category", name) for name in ("found", "verified")] == [1, 0]
     assert distrusted(raw, lone_database) == set()
+
+
+def test_a_process_without_a_free_connection_goes_on(start):
+    """The value is not verified."""
+    first, second = start(), start(config={"db_maxconn": 1})
+    assert greet(first, "loud") == greet(second, "soft") == "hello loud"
+    assert [figure(second, "_greet", name) for name in ("found", "verified")] == [1, 0]
+    assert "Traceback" not in second.log.read_text()
 
 
 def test_nothing_is_computed_again_where_that_is_off(start, lone_database):
