@@ -17,7 +17,7 @@ class TookTooLongError(Exception):
 
 
 def within(seconds: float, ask: Callable[[], T], *, thread: str) -> T:
-    """What ``ask`` gives or raises, if it does so in time.
+    """The result of ``ask``, or its exception, if that comes in time.
 
     :param thread: the name of that in which it is called
     :raises TookTooLongError: when it does not; it goes on, and its result is dropped

@@ -39,7 +39,7 @@ _COMPRESSED = 1
 
 
 class Cost(NamedTuple):
-    """What computing a value took.
+    """The effort of computing a value.
 
     :param seconds: of a process's time
     :param queries: of SQL

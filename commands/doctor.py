@@ -207,7 +207,7 @@ def _clock(subject: str, server: RedisServer) -> Finding:
 
 
 def _info(server: RedisServer, section: str) -> dict[str, str]:
-    """What a server says of itself; nothing where it may not, or is a Cluster."""
+    """Facts that a server gives of itself; none where it may not, or is a Cluster."""
     try:
         answer = server.execute("INFO", section)
     except RedisUnavailableError:

@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What became of a journey.
+    """The outcome of a journey.
 
     :param people: as whom requests were made
     :param requests: how many were made
@@ -198,7 +198,7 @@ class Database:
         self.registry.signal_changes()
 
     def counters(self) -> dict[str, Counter]:
-        """What sharing did in this process by now, by method."""
+        """Figures of sharing in this process by now, by method."""
         self._outbox.flush()
         return {method: each for (name, method), each in COUNTERS.items() if name == self.name}
 

@@ -83,7 +83,7 @@ def run(context: Context, options: argparse.Namespace) -> int:
 
 
 class _Migration:
-    """What came of the sessions so far.
+    """The outcome for the sessions so far.
 
     :param dry: whether nothing is to be copied
     :param can_do_without: whether a session without a database can be

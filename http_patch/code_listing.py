@@ -1,4 +1,4 @@
-"""What the files of each fingerprint are, for whoever asks why two nodes do not share.
+"""The files of each fingerprint, to find out why two nodes do not share.
 
 A fingerprint only says that code differs. So one process of each puts the digests of its files in
 the books, sealed with the secret of the database: names of files are nobody else's business.

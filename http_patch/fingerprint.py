@@ -113,7 +113,7 @@ class Fingerprint:
         )
 
     def surroundings(self) -> dict[str, str]:
-        """What the code runs on: names and versions."""
+        """The platform of the code: names and versions."""
         options = {f"option {option}": str(config[option]) for option in _OPTIONS}
         versions = {"Odoo": release.version, "Python": sys.version}
         return {**versions, **options, **dict.fromkeys(_packages(), "")}

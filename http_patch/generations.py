@@ -108,8 +108,8 @@ def read_secret(own: Any) -> str:
 
 
 def read_server(cursor: Any) -> str:
-    """What tells the PostgreSQL server from others, and not from its replicas; "" where it does not
-    say that."""
+    """The identity of the PostgreSQL server, which its replicas have too; "" where it does not say
+    that."""
     try:
         with _aside(cursor) as own:
             own.execute("SELECT system_identifier::text FROM pg_control_system()")

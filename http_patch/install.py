@@ -152,7 +152,7 @@ def install() -> Installed | None:
 
 
 def current() -> Installed | None:
-    """What is in force in this process; None: nothing, because this is no server-wide module."""
+    """All that is in force in this process; None where this is no server-wide module."""
     return _installed
 
 

@@ -166,7 +166,7 @@ def fingerprints() -> dict[str, Fingerprint]:
 
 
 def servers() -> dict[str, str]:
-    """What tells the PostgreSQL server of a database from others, by database."""
+    """The identity of the PostgreSQL server, by database."""
     return {name: server for name, server in _servers.copy().items() if server}
 
 

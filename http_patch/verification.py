@@ -23,8 +23,8 @@ from .cursor import Connection, Invalidated
 
 _logger = logging.getLogger(__name__)
 
-# Whoever commits a change signals it after that: at once, or at the end of a request. A difference
-# that comes of a change which is not signalled yet is explained so long after it.
+# A change is signalled after its commit: at once, or at the end of the request. A difference that
+# comes of a change is looked into when that is over.
 SETTLED = 10.0  # seconds
 MOST = 8  # differences that are looked into at a time
 _LOCKED, _TOO_LONG = 100, 10_000  # milliseconds that a lock, and a query, may take

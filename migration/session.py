@@ -24,7 +24,7 @@ class OldSession(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """What is there and cannot be moved.
+    """Content that cannot be moved.
 
     :param name: as :meth:`OldStore.names` gave it; perhaps a whole sid: not for logs
     :param reason: "broken", "being written" or "unreadable"
@@ -35,7 +35,7 @@ class Refused(NamedTuple):
 
 
 class OldStore(Protocol):
-    """What sessions are moved from.
+    """A store that sessions are moved from.
 
     Each method but ``close`` may raise ``OldStoreUnavailableError``.
     """
@@ -50,7 +50,7 @@ class OldStore(Protocol):
         """Of all that it holds, for :meth:`fetch`: sids, and what a store may be at work on."""
 
     def fetch(self, names: Sequence[str]) -> list[OldSession | Refused | None]:
-        """What it holds under these names, in their order; None: nothing."""
+        """Its sessions under these names, in their order; None: there is none."""
 
     def delete(self, identifiers: Collection[str]) -> None:
         """Delete the sessions whose sids begin with these."""

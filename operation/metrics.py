@@ -159,8 +159,8 @@ def _variants(alive: list[Process]) -> Metric:
 
 
 def _counters(sums: _Sums) -> Iterator[Metric]:
-    """By node and database. What did not happen yet is 0: Prometheus sees no increase in the first
-    value of a series."""
+    """By node and database. An event that did not happen yet is 0: Prometheus sees no
+    increase in the first value of a series."""
     from prometheus_client.core import CounterMetricFamily
 
     families = {

@@ -1,4 +1,4 @@
-"""What the books say of all nodes, for people: pure, over what :class:`~.books.Books` gives."""
+"""The content of the books, for people: pure, over the figures of :class:`~.books.Books`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def mean_latency(sums: Mapping[str, float]) -> float | None:
 
 
 class Comparison(NamedTuple):
-    """What nodes say of one thing that they should have alike.
+    """One thing that nodes should have alike, as each says it.
 
     :param kind: "setting", "addon" for its version, "code", "server" for that of PostgreSQL
     :param name: of the setting, or of the database that the code is for, or that is on the server

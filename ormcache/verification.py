@@ -88,7 +88,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def _unordered(value: Any) -> Any:
-    """What equal values of whatever order have in common; hashable."""
+    """The same for equal values of any order; hashable."""
     if isinstance(value, Mapping):
         return type(value), frozenset((_unordered(key), _unordered(v)) for key, v in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -500,7 +500,7 @@ class RedisSessionStore(SessionStore):
         return outcomes
 
     def _moved_here(self, sid: str, place: SessionPlace) -> SessionRecord | None:
-        """What the old store has under a sid that is not here, moved; None where that is nothing.
+        """The old store's session of a sid that is not here, moved; None where there is none.
 
         Of two nodes that move it at once, one does so, and the other finds it here.
         """

@@ -85,7 +85,7 @@ class _Visitor:
         self._connection = http.client.HTTPConnection(urlsplit(node.url).netloc, timeout=60)
 
     def seconds(self, page: str, count: int) -> list[float]:
-        """What each of so many requests takes."""
+        """Seconds that each of so many requests takes."""
         took = []
         for _time in range(count):
             began = time.perf_counter()

@@ -726,7 +726,7 @@ def a_change_in_sql_before_a_signal(cluster):
 
 
 def a_change_in_sql_after_a_replica(cluster):
-    """What was computed on the replica goes, whatever else was signalled meanwhile."""
+    """Values that were computed on the replica go, whatever else was signalled meanwhile."""
     _one, two, threads = cluster.workers
     serve(cluster, threads)
     change(cluster, two, "s1")

@@ -1,4 +1,4 @@
-"""What ``deploy/monitoring`` asks of Prometheus, by ``promtool`` and by what the page has."""
+"""The queries of ``deploy/monitoring``, by ``promtool`` and by the metrics of the page."""
 
 import itertools
 import json

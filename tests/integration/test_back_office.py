@@ -490,7 +490,7 @@ def test_nothing_is_left_after_an_uninstallation(postgres):
     ],
 )
 def test_the_page_is_translated(nodes, office, language, verdict, button):
-    """What the server says of it, and what the browser does."""
+    """The words of the server, and the acts of the browser."""
     admin = logged_in(office, nodes[0], "system")
     until(lambda: overview(admin, nodes[0])["verdict"]["finding"] == "well", "all is well", LATE)
     told = overview(admin, nodes[0], context={"lang": language})

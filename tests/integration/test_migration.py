@@ -98,7 +98,7 @@ def holds(old, session):
 
 
 def marks(store, session):
-    """What is known of a session's identifier."""
+    """The note of a session's identifier."""
     return store.server.execute("HGETALL", moved_key(place(store, session.sid).key))
 
 
@@ -139,7 +139,7 @@ def test_the_former_store_is_read_only(make_old, make_new, new_session, own_redi
 
 
 def everything(old):
-    """What a former store holds, with its times."""
+    """Sessions of a former store, with their times."""
     if old.kind == "file":
         files = [path for path in old.folder.rglob("*") if path.is_file()]
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
@@ -387,7 +387,7 @@ def test_how_long_an_end_is_remembered(old, left, make_new):
 
 
 def test_missing_ones_are_those_of_neither(old, left, new_session, make_new):
-    """What is only there is not missing, unless it ended here."""
+    """A session that is only there is not missing, unless it ended here."""
     store = make_new(old)
     ended, moved = saved(old, new_session), saved(old, new_session)
     store.get(moved.sid)

@@ -40,7 +40,7 @@ def greet(worker, tone, word="hello"):
 
 
 def figure(worker, method, name):
-    """What a worker has counted of a method."""
+    """A figure that a worker has counted of a method."""
     return worker.run(FIGURES)[method][name]
 
 
