@@ -72,25 +72,15 @@ def _switch(text: str) -> bool:
         raise ValueError("it is neither") from None
 
 
-def _seconds(text: str) -> int:
-    seconds = int(text) if text.isascii() and text.isdigit() else 0
-    if not 1 <= seconds <= 10**9:
-        raise ValueError("it is not such a number")
-    return seconds
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """Parses a whole number in a range."""
 
+    def parse_whole(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise ValueError("it is not such a number")
+        return int(text)
 
-def _one_in(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else -1
-    if not 0 <= number <= 10**9:
-        raise ValueError("it is not such a number")
-    return number
-
-
-def _bytes(text: str) -> int:
-    size = int(text) if text.isascii() and text.isdigit() else 0
-    if not 2**20 <= size <= 2**40:
-        raise ValueError("it is not such a number")
-    return size
+    return parse_whole
 
 
 def _timeout(text: str) -> float:
@@ -139,16 +129,20 @@ class Settings:
         None, _secret, "at least 32 characters, such as «openssl rand -hex 32» prints"
     )
     session_anonymous_ttl: int | None = _setting(
-        None, _seconds, "a whole number of seconds, at least 1"
+        None, _whole(1, 10**9), "a whole number of seconds, at least 1"
     )
     old_sessions: str | None = _setting(None, _old_sessions, old_url.EXAMPLES)
     ormcache: bool = _setting(True, _switch, "true or false")
-    ormcache_verify: int = _setting(2_000, _one_in, "0 for never, or a whole number up to 10^9")
+    ormcache_verify: int = _setting(
+        2_000, _whole(0, 10**9), "0 for never, or a whole number up to 10^9"
+    )
     metrics_token: str | None = _setting(
         None, _token, "at least 16 visible characters of ASCII, without spaces"
     )
     opentelemetry: bool = _setting(False, _switch, "true or false")
-    ormcache_max_bytes: int = _setting(128 * 2**20, _bytes, "a whole number of bytes, from 1048576")
+    ormcache_max_bytes: int = _setting(
+        128 * 2**20, _whole(2**20, 2**40), "a whole number of bytes, from 1048576"
+    )
 
     def __repr__(self) -> str:
         shown = {f.name: getattr(self, f.name) for f in fields(self)}

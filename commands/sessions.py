@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import psycopg2
 from odoo import sql_db
 
+from ..http_patch.device_log import new_sessions
 from ..keys import is_valid_identifier
-from ..operation import Seen
 from ..operation.overview import live
 from .context import Context, complain, duration, table
 
@@ -25,13 +25,6 @@ EXAMPLES = [
     "--identifier qL0... --revoke",
 ]
 _LENGTH = 42
-# The books know a session some seconds after its login. Older rows are left out: those of a copied
-# database name sessions of the original.
-_NEW = """
-    SELECT session_identifier, user_id, extract(epoch FROM last_activity)::float8
-    FROM res_device_log
-    WHERE user_id IS NOT NULL AND first_activity >= now() AT TIME ZONE 'UTC' - interval '10 minutes'
-"""
 
 
 class _Session(NamedTuple):
@@ -121,8 +114,7 @@ def _of_database(context: Context, database: str) -> list[_Session]:
         with sql_db.db_connect(database).cursor() as cursor:
             cursor.execute("SELECT id, login FROM res_users")
             logins = dict(cursor.fetchall())
-            cursor.execute(_NEW)
-            seen += [Seen(*row) for row in cursor.fetchall() if is_valid_identifier(row[0])]
+            seen += new_sessions(cursor)
     except psycopg2.Error as error:
         complain(f"Users are shown by number: {error}".strip())
     seen.sort(key=lambda session: -session.activity)

@@ -33,7 +33,7 @@ from .shape import require_own, require_signature, require_source
 
 _logger = logging.getLogger(__name__)
 
-_SHARED = "_redis_shared"  # an attribute of registries
+_SHARED, _SERVER = "_redis_shared", "_redis_server"  # attributes of registries
 
 _make_shared: Callable[[str, Any], SharedOrmcache]
 _refused = False
@@ -137,7 +137,7 @@ def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
     cursor.execute("SELECT code FROM res_lang WHERE active")
     code.of_languages([language for (language,) in cursor.fetchall()])  # as they are now
     shared.code = code
-    _servers[database] = generations.read_server(cursor)
+    setattr(registry, _SERVER, generations.read_server(cursor))
     if _told.get(database) != code.content:
         _told[database] = code.content
         _logger.info(
@@ -151,7 +151,6 @@ def _open(shared: SharedOrmcache, registry: Any, cursor: Any) -> None:
 
 
 _told: dict[str, bytes] = {}  # the fingerprint in the log, by database
-_servers: dict[str, str] = {}  # of PostgreSQL, by database
 
 
 def fingerprints() -> dict[str, Fingerprint]:
@@ -167,7 +166,10 @@ def fingerprints() -> dict[str, Fingerprint]:
 
 def servers() -> dict[str, str]:
     """The identity of the PostgreSQL server, by database."""
-    return {name: server for name, server in _servers.copy().items() if server}
+    found = {
+        name: vars(registry).get(_SERVER) for name, registry in Registry.registries.snapshot.items()
+    }
+    return {name: server for name, server in found.items() if server}
 
 
 # -- the patches -----------------------------------------------------------------------------------

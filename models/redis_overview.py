@@ -8,16 +8,15 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from datetime import timedelta
 
-from odoo import api, fields, models
+from odoo import api, models
 from odoo.exceptions import AccessError, UserError
 from odoo.http import STORED_SESSION_BYTES, request
 from odoo.tools.misc import formatLang
 
 from ..exceptions import RedisUnavailableError, WrongTypeError
 from ..http_patch import install
-from ..keys import is_valid_identifier
+from ..http_patch.device_log import new_sessions
 from ..operation.overview import (
     Verdict,
     by_method,
@@ -34,7 +33,6 @@ _logger = logging.getLogger(__name__)
 
 HOUR = 3600  # seconds
 TOP = 10  # methods
-NEW = 10  # minutes
 MOST_USERS = 100  # listed, those who were active last
 
 
@@ -289,7 +287,8 @@ class RedisOverview(models.AbstractModel):
         try:
             found = {session.identifier for session in self._sessions(here, user_id)}
             if here and here.sessions:
-                found |= self._new_identifiers(user_id)
+                new = new_sessions(self.env.cr)
+                found |= {session.identifier for session in new if session.uid == user_id}
                 found -= {own, *here.sessions.get_missing_session_identifiers(found)}
                 here.sessions.delete_from_identifiers(list(found))
         except (RedisUnavailableError, WrongTypeError) as error:
@@ -304,16 +303,6 @@ class RedisOverview(models.AbstractModel):
             self.env.uid, self.env.user.login, user_id, len(found), self.env.cr.dbname,
         )  # fmt: skip
         return len(found)
-
-    def _new_identifiers(self, user_id):
-        """Those that the books may not have yet, which get them every ten seconds.
-
-        Only new ones: the device log of a copied database names sessions of the original.
-        """
-        since = fields.Datetime.now() - timedelta(minutes=NEW)
-        domain = [("user_id", "=", user_id), ("first_activity", ">=", since)]
-        logged = self.env["res.device.log"].sudo().search(domain).mapped("session_identifier")
-        return set(filter(is_valid_identifier, logged))
 
     @api.model
     def purge(self):

@@ -145,20 +145,18 @@ def compare(processes: Sequence[Process]) -> Iterator[Comparison]:
         said = [(process.host, process.settings.get(name)) for process in processes]
         yield Comparison.of("setting", name, said)
     yield Comparison.of("addon", "", [(process.host, process.addon) for process in processes])
-    for name in sorted({name for process in processes for name in process.fingerprints}):
-        codes = [
-            (process.host, process.fingerprints[name])
-            for process in processes
-            if name in process.fingerprints
-        ]
-        yield Comparison.of("code", name, codes)
-    for name in sorted({name for process in processes for name in process.servers}):
-        servers = [
-            (process.host, process.servers[name])
-            for process in processes
-            if name in process.servers
-        ]
-        yield Comparison.of("server", name, servers)
+    by_database: tuple[tuple[str, Callable[[Process], Mapping[str, str]]], ...] = (
+        ("code", lambda process: process.fingerprints),
+        ("server", lambda process: process.servers),
+    )
+    for kind, said_by in by_database:
+        for name in sorted({name for process in processes for name in said_by(process)}):
+            told = [
+                (process.host, said_by(process)[name])
+                for process in processes
+                if name in said_by(process)
+            ]
+            yield Comparison.of(kind, name, told)
 
 
 class Verdict(NamedTuple):

@@ -347,7 +347,7 @@ class SharedOrmcache:
             if slot is not None:
                 self._failed(transaction, slot)
             raise
-        # Whoever gets the value need not wait for that.
+        # A process that gets the value need not wait for that.
         cost = cost._replace(seconds=cost.seconds - (transaction.waited - waited))
         if before[0] != transaction.number:  # it ended one and began another
             if slot is not None:

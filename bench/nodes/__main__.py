@@ -19,8 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import requests
-
 from stack.deployment import Deployment
 from stack.provision import environment
 from stack.servers import PostgreSQL, Redis, ServerError, init_database
@@ -28,6 +26,7 @@ from stack.servers import PostgreSQL, Redis, ServerError, init_database
 from ..command import finish
 from ..measure import load
 from . import after_deploy, against
+from .login import log_in
 
 DATABASE, PAGE = "bench_nodes", "/odoo"
 CONNECTIONS = 8
@@ -71,7 +70,7 @@ def main() -> int:
 
 def measure(deployment: Deployment, wrk: Path, runs: int, seconds: int) -> None:
     """Print a line each run, and the ratio."""
-    cookie = log_in(deployment)
+    cookie = log_in(deployment.nginx.url, deployment.nginx.authority)
     print(load(), flush=True)
     rates: dict[int, list[float]] = {1: [], 2: []}
     for number in range(runs):
@@ -83,18 +82,6 @@ def measure(deployment: Deployment, wrk: Path, runs: int, seconds: int) -> None:
     one, two = statistics.median(rates[1]), statistics.median(rates[2])
     print(f"two nodes / one: {two / one:.2f}")
     print(load())
-
-
-def log_in(deployment: Deployment) -> str:
-    """The cookie of somebody who is logged in."""
-    with requests.Session() as http:
-        http.trust_env, http.verify = False, deployment.nginx.authority
-        page = http.get(f"{deployment.nginx.url}/web/login", timeout=60).text
-        found = re.search(r'name="csrf_token" value="(\w+)"', page)
-        token = found[1] if found else ""
-        form = {"login": "admin", "password": "admin", "csrf_token": token}
-        http.post(f"{deployment.nginx.url}/web/login", data=form, timeout=60).raise_for_status()
-        return f"session_id={http.cookies['session_id']}"
 
 
 def use(deployment: Deployment, nodes: int) -> None:

@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
-
 from stack.provision import environment
 from stack.servers import Odoo, PostgreSQL, Redis, init_database, start_all, stop_all
 
 from ..measure import load
+from .login import log_in
 
 DATABASE = "bench_against"
 PAGES = "/odoo", "/web/health", "/web/webclient/load_menus"
@@ -75,13 +74,7 @@ class _Visitor:
     """Somebody who is logged in, on one connection."""
 
     def __init__(self, node: Odoo) -> None:
-        session = requests.Session()
-        session.trust_env = False
-        page = session.get(f"{node.url}/web/login", timeout=60).text
-        token = page.partition('name="csrf_token" value="')[2].partition('"')[0]
-        form = {"login": "admin", "password": "admin", "csrf_token": token}
-        session.post(f"{node.url}/web/login", form, timeout=60)
-        self._headers = {"Cookie": f"session_id={session.cookies['session_id']}"}
+        self._headers = {"Cookie": log_in(node.url)}
         self._connection = http.client.HTTPConnection(urlsplit(node.url).netloc, timeout=60)
 
     def seconds(self, page: str, count: int) -> list[float]:

@@ -23,13 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jose import jwk, jwt
 
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
-from odoo.addons.redis_session_ormcache.tests.support.field import (
-    field_addons,
-    install,
-    set_parameter,
-)
+from odoo.addons.redis_session_ormcache.tests.support.field import field_addons, set_parameter
 from stack.provision import environment
-from stack.servers import init_database, start_all
+from stack.servers import init_database, install, start_all
 
 SITE = "https://odoo.example.com"
 MODULES = ["auth_oauth", "auth_passkey", "auth_signup", "auth_totp"]
@@ -49,7 +45,7 @@ def database(postgres, of_others):
     init_database(postgres, name, MODULES)
     values = {"web.base.url": SITE, "web.base.url.freeze": "True"}
     values |= {"auth_signup.invitation_scope": "b2c", "auth_signup.reset_password": "True"}
-    install(postgres, name, OF_OTHERS, of_others)
+    install(postgres, name, OF_OTHERS, of_others["config"], of_others["env"])
     for key, value in values.items():
         set_parameter(postgres, name, key, value)
     yield name

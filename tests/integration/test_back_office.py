@@ -465,7 +465,7 @@ def test_nothing_is_left_after_an_uninstallation(postgres):
     """Nor is anything doubled by an upgrade."""
     name = f"test_install_{uuid.uuid4().hex[:8]}"
     init_database(postgres, name, MODULES)
-    # What uninstalling any addon changes in a database is not ours.
+    # The changes that the uninstallation of any addon makes are not ours.
     before = contents(postgres, name)
     install(postgres, name, [ADDON])
     installed = contents(postgres, name)

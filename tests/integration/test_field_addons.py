@@ -28,13 +28,9 @@ from odoo.addons.redis_session_ormcache.tests.integration.test_start import (
     start,
 )
 from odoo.addons.redis_session_ormcache.tests.support.browser import Browser
-from odoo.addons.redis_session_ormcache.tests.support.field import (
-    field_addons,
-    install,
-    set_parameter,
-)
+from odoo.addons.redis_session_ormcache.tests.support.field import field_addons, set_parameter
 from stack.provision import environment
-from stack.servers import write_conf
+from stack.servers import install, write_conf
 from stack.servers.odoo import LOAD, odoo_environment
 
 INSTALLED = ["auth_session_timeout", "dbfilter_from_header", "queue_job", "sentry"]
@@ -58,7 +54,7 @@ def found():
 def crowded(make_database, postgres, found):
     """A database with addons of others."""
     name = make_database()
-    install(postgres, name, INSTALLED, found)
+    install(postgres, name, INSTALLED, found["config"], found["env"])
     for key, value in (
         ("inactive_session_time_out_delay", DELAY),
         ("inactive_session_time_out_ignored_url", IGNORED),

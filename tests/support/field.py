@@ -1,11 +1,7 @@
 """Addons of others, from PyPI, in databases and nodes of the tests."""
 
-import subprocess
-import tempfile
-from pathlib import Path
-
 from stack.provision import environment
-from stack.servers import odoo_environment, write_conf
+from stack.servers import odoo_environment
 
 
 def field_addons(*programs):
@@ -17,22 +13,6 @@ def field_addons(*programs):
         folders = [str(environment.program_folder(name)) for name in programs]
         env["PATH"] = ":".join([*folders, odoo_environment({})["PATH"]])
     return {"config": config, "env": env}
-
-
-def install(postgres, database, modules, options):
-    """Install modules in a database; they are there, or what Odoo said is shown."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = {**options["config"], "db_name": database}
-        conf = write_conf(
-            Path(folder, "odoo.conf"), postgres, folder, load="base,web", options=config
-        )
-        done = subprocess.run(
-            [*environment.odoo_command(), "-c", conf, "-i", ",".join(modules),
-             "--stop-after-init", "--no-http"],
-            env=odoo_environment(options["env"]), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    query = "SELECT name FROM ir_module_module WHERE state = 'installed'"
-    assert set(modules) <= set(postgres.sql(database, query).split()), done.stderr
 
 
 def set_parameter(postgres, database, key, value):

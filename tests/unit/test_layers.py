@@ -92,7 +92,7 @@ def imports():
 
 
 def test_the_package_imports_nothing_but_the_standard_library():
-    """What fails in an import would not stop the server; ``post_load`` imports the rest."""
+    """A failure in an import would not stop the server; ``post_load`` imports the rest."""
     code = f"""
 import sys, odoo.addons
 odoo.addons.__path__.append({str(home() / "addons")!r})

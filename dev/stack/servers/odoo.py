@@ -215,13 +215,15 @@ def install(
     database: str,
     modules: Sequence[str],
     options: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> None:
     """Install modules in a database.
 
     :param options: of the odoo.conf
+    :param env: variables of the process
     """
     words = ["-i", ",".join(modules), "--stop-after-init"]
-    run_command(postgres, database, words, options=options)
+    run_command(postgres, database, words, options=options, env=env)
     installed = "SELECT name FROM ir_module_module WHERE state = 'installed'"
     if missing := set(modules) - set(postgres.sql(database, installed).split()):
         raise ServerError(f"not installed: {', '.join(sorted(missing))}")
@@ -233,6 +235,7 @@ def run_command(
     words: Sequence[str],
     *,
     options: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
     script: str = "",
 ) -> None:
     """Run an Odoo command on a database to its end, without this addon being server-wide.
@@ -247,7 +250,13 @@ def run_command(
         )  # fmt: skip
         log = postgres.folder / f"{database}.log"
         argv = [*environment.odoo_command(), *words]
-        _run_odoo(f"{database}: {' '.join(words)}", argv, log, script, {"ODOO_RC": str(conf)})
+        _run_odoo(
+            f"{database}: {' '.join(words)}",
+            argv,
+            log,
+            script,
+            {**(env or {}), "ODOO_RC": str(conf)},
+        )
 
 
 def _run_odoo(
